@@ -1,0 +1,97 @@
+package supervisor
+
+import (
+	"io/fs"
+	"time"
+)
+
+// Config is all that the supervisor is told: built-in defaults, overlaid by the file, the environment and the flags (see Load).
+type Config struct {
+	PIDFile   string // "": none
+	ErrorLog  string // the supervisor's log and the workers' stderr; "-": stderr
+	AccessLog string // the workers' stdout; "-": stdout
+	LogLevel  string // debug, info, warning or error
+	Pools     []*PoolConfig
+}
+
+// PoolConfig is one [pool.NAME] section: workers that run the same command on the same sockets.
+type PoolConfig struct {
+	Name    string
+	Command []string // argv; looked up in PATH when it holds no slash
+	Bind    []Bind
+	Backlog int
+	Sockets SocketMode
+	// NonBlock sets O_NONBLOCK on the sockets before a worker gets them.
+	NonBlock bool
+
+	Workers           int
+	GOMAXPROCS        int // 0: cores / workers, at least 1
+	WorkerConnections int // 0: no limit
+
+	MaxRequests       int // 0: no limit
+	MaxRequestsJitter int
+	MaxLifetime       time.Duration // 0: no limit
+	MaxLifetimeJitter time.Duration
+	MaxMemory         int64 // bytes of resident memory of the worker's process group's leader; 0: no limit
+	MaxUnavailable    int   // workers that drain at once because of a limit
+
+	Timeout          time.Duration // from a handler's start to its first byte; 0: none
+	TimeoutGrace     time.Duration
+	BootTimeout      time.Duration
+	HeartbeatTimeout time.Duration // 0: none
+	GracefulTimeout  time.Duration
+	KeepAlive        time.Duration
+	OrphanTimeout    time.Duration
+
+	Ready   ReadyMode
+	Replace ReplaceMode
+	Output  OutputMode
+
+	User, Group  string // "": the supervisor's own
+	Umask        int    // -1: the supervisor's own
+	Chdir        string // "": the supervisor's own
+	Env          map[string]string
+	EnvFile      string
+	EnvFromFile  map[string]string // the content of EnvFile when it was loaded
+	RlimitNofile uint64            // 0: the supervisor's own
+}
+
+// Bind is one address of a pool.
+type Bind struct {
+	Name    string // in LISTEN_FDNAMES and SUPERVISOR_FDS
+	Network string // "tcp", "tcp4", "tcp6", "unix" or "systemd"
+	Address string // host:port, a path, or the name of a socket inherited from systemd
+
+	// For unix sockets.
+	Mode        fs.FileMode // 0600 by default
+	User, Group string      // "": the supervisor's own
+}
+
+// SocketMode says how a pool's workers share an address.
+type SocketMode string
+
+// ReadyMode says when a worker counts as ready.
+type ReadyMode string
+
+// ReplaceMode says how a pool's workers are replaced.
+type ReplaceMode string
+
+// OutputMode says what becomes of a worker's output.
+type OutputMode string
+
+// Values of the settings sockets, ready, replace and output.
+const (
+	SocketsPerSlot SocketMode = "slots"  // one socket per worker slot, spread evenly by the kernel
+	SocketsShared  SocketMode = "shared" // one socket for the pool
+
+	ReadyNotify ReadyMode = "notify" // when it sends READY=1
+	ReadyExec   ReadyMode = "exec"   // when it was executed
+
+	ReplaceRolling ReplaceMode = "rolling" // the new worker is ready before the old one drains
+	ReplaceNever   ReplaceMode = "never"   // only when its own section changed, and then the old one stops first
+
+	OutputPrefix  OutputMode = "prefix"  // lines, each with the worker's name in front
+	OutputRaw     OutputMode = "raw"     // lines as they are
+	OutputJSON    OutputMode = "json"    // one JSON object a line
+	OutputInherit OutputMode = "inherit" // not captured: the supervisor's own stdout and stderr
+)
