@@ -31,6 +31,8 @@ const (
 
 // Verbs that a worker sends.
 const (
+	// VerbHello says that the worker reads its control channel; without it the supervisor falls back to signals. No argument.
+	VerbHello = "hello"
 	// VerbRecycle asks to be replaced. Argument: the reason, one of the Recycle constants.
 	VerbRecycle = "recycle"
 )
