@@ -1,0 +1,66 @@
+# Everything that one does here, by name. `make` prints the list.
+
+ADDR    ?= 127.0.0.1:8080
+WORKERS ?= 4
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# What people must be able to build on their own machines; the supervisor itself is for Linux.
+PORTABLE := ./pkg/worker/... ./pkg/app/... ./cmd/app
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test deps check fmt vet lint bench prove cover clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+build: ## bin/supervisor and bin/app
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/supervisor ./cmd/app
+
+run: build ## the app under the supervisor (ADDR=127.0.0.1:8080 WORKERS=4); needs nothing but Go
+	@echo
+	@echo "  look:    http://$(ADDR)/   http://$(ADDR)/health/worker"
+	@echo "  try:     curl --data-binary @photo.jpg -o thumbnail.jpg http://$(ADDR)/images"
+	@sh -c 'echo "  reload:  kill -HUP $$$$       stop: Ctrl-C"; echo; unset APP_DEBUG; exec bin/supervisor -w $(WORKERS) -b $(ADDR) -- bin/app serve'
+
+# `check` before the tests: a slip of the pen shows in seconds. go test comes last, so that its own last lines are the last to see.
+test: deps check ## everything CI runs: installs what tests use, then fmt, vet, lint, go test -race (4 minutes)
+	go test -race -timeout 14m ./...
+
+deps: ## install the programs that tests and benchmarks use (Debian packages)
+	@scripts/deps.sh
+
+check: fmt vet lint ## gofmt, vet for three systems, lint
+
+fmt: ## fail if gofmt would change a file
+	@unformatted=$$(gofmt -l .); \
+	if [ -n "$$unformatted" ]; then echo "gofmt -w these:"; echo "$$unformatted"; exit 1; fi
+
+vet: ## go vet, also as darwin and windows where the package is meant for them
+	go vet ./...
+	GOOS=darwin go vet $(PORTABLE)
+	GOOS=windows go vet $(PORTABLE)
+
+lint: ## staticcheck (pinned) and the rules of this house
+	go run $(STATICCHECK) ./...
+	@scripts/house-rules.sh
+
+bench: build deps ## Go benchmarks, then throughput against bare, prefork and nginx (about 6 minutes)
+	go test -run '^$$' -bench . -benchmem ./...
+	go run ./bench/compare
+	go run ./bench/idle
+
+prove: deps ## the long proofs: 20 reloads and 100,000 requests under load, 200 kills (PROVE=1)
+	PROVE=1 go test -count=1 -timeout 60m ./...
+
+cover: deps ## coverage of all packages, in bin/cover.html
+	@mkdir -p bin
+	go test -coverpkg=./... -coverprofile=bin/cover.out ./...
+	@go tool cover -html=bin/cover.out -o bin/cover.html
+	@go tool cover -func=bin/cover.out | tail -1
+
+clean: ## remove what was built
+	rm -rf bin
