@@ -12,6 +12,36 @@ type Config struct {
 	AccessLog string // the workers' stdout; "-": stdout
 	LogLevel  string // debug, info, warning or error
 	Pools     []*PoolConfig
+
+	// sources says where each value came from, by its dotted key: for --print-config and for the errors of --check-config.
+	sources map[string]origin
+}
+
+// Defaults gives every setting its built-in value. The one pool is what a pool has before anybody says anything.
+func Defaults() *Config {
+	return &Config{
+		ErrorLog:  "-",
+		AccessLog: "-",
+		LogLevel:  "info",
+		Pools: []*PoolConfig{{
+			Name:             "web",
+			Backlog:          2048,
+			Sockets:          SocketsPerSlot,
+			Workers:          1,
+			MaxUnavailable:   1,
+			Timeout:          30 * time.Second,
+			TimeoutGrace:     10 * time.Second,
+			BootTimeout:      30 * time.Second,
+			HeartbeatTimeout: 30 * time.Second,
+			GracefulTimeout:  30 * time.Second,
+			KeepAlive:        5 * time.Second,
+			OrphanTimeout:    time.Minute,
+			Ready:            ReadyNotify, // Load makes it exec for a pool without bind
+			Replace:          ReplaceRolling,
+			Output:           OutputPrefix,
+			Umask:            -1,
+		}},
+	}
 }
 
 // PoolConfig is one [pool.NAME] section: workers that run the same command on the same sockets.
