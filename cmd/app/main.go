@@ -1,0 +1,87 @@
+// Command app is the application that ships with the supervisor.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Exit codes. 2 is not among them: it is what Go exits with after a panic.
+const (
+	exitOK     = 0
+	exitFailed = 1  // failed while running
+	exitUsage  = 64 // bad usage
+	exitBind   = 69 // the address could not be bound
+	exitConfig = 78 // bad configuration
+)
+
+// failure is an error that knows its exit code.
+type failure struct {
+	code int
+	err  error
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func usage(format string, args ...any) error {
+	return &failure{exitUsage, fmt.Errorf(format, args...)}
+}
+
+func main() {
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+// run is main without the exit.
+func run(args []string, stdout, stderr io.Writer) int {
+	err := newCLI(stdout, stderr).Run(args)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "app: %v\n", err)
+	var f *failure
+	if !errors.As(err, &f) {
+		return exitFailed
+	}
+	if f.code == exitUsage {
+		fmt.Fprintln(stderr, "app: try app --help")
+	}
+	return f.code
+}
+
+func newCLI(stdout, stderr io.Writer) *cli.App {
+	badUsage := func(_ *cli.Context, err error, _ bool) error { return usage("%w", err) }
+	return &cli.App{
+		Name:      "app",
+		Usage:     "make thumbnails of photographs",
+		UsageText: "app serve [--addr HOST:PORT]",
+		Description: "A web service to run under the supervisor, and to start yours from.\n" +
+			"Try: app serve, then open http://127.0.0.1:8080/",
+		Version:         version(),
+		Commands:        []*cli.Command{serveCommand(badUsage)},
+		Writer:          stdout,
+		ErrWriter:       stderr,
+		HideHelpCommand: true,
+		OnUsageError:    badUsage,
+		ExitErrHandler:  func(*cli.Context, error) {}, // only main exits
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usage("there is no command %q", c.Args().First())
+			}
+			return usage("which command?")
+		},
+	}
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
+}

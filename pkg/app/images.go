@@ -1,0 +1,126 @@
+package app
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"strconv"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	uploadField = "file" // of a multipart form
+	defaultSide = 320    // pixels; of the box that a thumbnail fits in when the request says nothing
+	maxSide     = 2048   // pixels; beyond it is not a thumbnail
+)
+
+// postImage takes an image and answers with its thumbnail. Background tasks are off in this version, so the client waits for it.
+func (a *app) postImage(ctx *fasthttp.RequestCtx) error {
+	want, err := boxOf(ctx.QueryArgs())
+	if err != nil {
+		return err
+	}
+	upload, err := uploadOf(ctx)
+	if err != nil {
+		return err
+	}
+	plan, err := inspect(upload)
+	if err != nil {
+		return err
+	}
+	if err := a.images.enter(); err != nil {
+		return err
+	}
+	defer a.images.leave()
+	made, err := plan.thumbnail(want)
+	if err != nil {
+		return err
+	}
+	header := &ctx.Response.Header
+	header.Set("X-Image-Width", strconv.Itoa(made.width))
+	header.Set("X-Image-Height", strconv.Itoa(made.height))
+	ctx.SetContentType(made.contentType)
+	ctx.SetBody(made.body)
+	return nil
+}
+
+// boxOf reads ?width= and ?height=. One alone leaves the other side free, up to maxSide.
+func boxOf(query *fasthttp.Args) (box, error) {
+	if !query.Has("width") && !query.Has("height") {
+		return box{defaultSide, defaultSide}, nil
+	}
+	want := box{maxSide, maxSide}
+	for name, side := range map[string]*int{"width": &want.width, "height": &want.height} {
+		if !query.Has(name) {
+			continue
+		}
+		n, err := strconv.Atoi(string(query.Peek(name)))
+		if err != nil || n < 1 || n > maxSide {
+			return box{}, badRequest("%s=%s: want a whole number of pixels from 1 to %d", name, query.Peek(name), maxSide)
+		}
+		*side = n
+	}
+	return want, nil
+}
+
+// uploadOf gives the bytes of the image: the form's field, or the bare body. They are valid until the handler returns.
+func uploadOf(ctx *fasthttp.RequestCtx) ([]byte, error) {
+	upload := ctx.PostBody()
+	kind, parameters, _ := mime.ParseMediaType(string(ctx.Request.Header.ContentType()))
+	if strings.HasPrefix(kind, "multipart/") {
+		var err error
+		if upload, err = fieldOf(upload, kind, parameters["boundary"]); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case len(upload) == 0:
+		return nil, newProblem(fasthttp.StatusBadRequest, "empty_body",
+			"there is no image in the request: send one as form field %q (curl -F file=@photo.jpg) or as the body (curl --data-binary @photo.jpg)", uploadField)
+	case len(upload) > maxUploadBytes:
+		return nil, tooLarge()
+	}
+	return upload, nil
+}
+
+// fieldOf finds uploadField in a multipart body. The body is in memory and bounded already, so there is nothing to gain from
+// files on disk.
+func fieldOf(body []byte, kind, boundary string) ([]byte, error) {
+	if kind != "multipart/form-data" || boundary == "" {
+		return nil, badRequest("Content-Type is %s with boundary %q: want multipart/form-data with a boundary, or the image as the body", kind, boundary)
+	}
+	var others []string
+	for form := multipart.NewReader(bytes.NewReader(body), boundary); ; {
+		part, err := form.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, badRequest("the multipart body is damaged or cut off (%v)", err)
+		}
+		if part.FormName() != uploadField {
+			if len(others) < 5 {
+				others = append(others, strconv.Quote(part.FormName()))
+			}
+			continue
+		}
+		image, err := io.ReadAll(part)
+		if err != nil {
+			return nil, badRequest("the multipart body is damaged or cut off (%v)", err)
+		}
+		return image, nil
+	}
+	found := "nothing"
+	if len(others) > 0 {
+		found = strings.Join(others, ", ")
+	}
+	return nil, newProblem(fasthttp.StatusBadRequest, "missing_field", "the form has no field %q, but %s: curl -F file=@photo.jpg", uploadField, found)
+}
+
+func tooLarge() *problem {
+	return newProblem(fasthttp.StatusRequestEntityTooLarge, "too_large", "an image may have at most %d bytes (%d MiB)", maxUploadBytes, maxUploadBytes>>20)
+}

@@ -1,0 +1,56 @@
+package app
+
+import (
+	"github.com/fasthttp/router"
+	"github.com/valyala/fasthttp"
+)
+
+// route is one line of the table that the router and the front page are made of.
+type route struct {
+	method string // or anyMethod
+	path   string
+	query  string // an example of one, with its question mark
+	about  string // one sentence for the front page
+	flags  string // what curl needs beside the address
+	handle func(*fasthttp.RequestCtx) error
+}
+
+// anyMethod is the method of a route that takes all of them.
+const anyMethod = router.MethodWild
+
+func (a *app) table() []route {
+	get, post := fasthttp.MethodGet, fasthttp.MethodPost
+	routes := []route{
+		{get, "/", "", "This page; JSON unless the client accepts HTML.", "", a.index},
+		{post, "/images", "?width=320&height=320", "Makes a thumbnail of a JPEG, PNG, GIF or WebP of at most 10 MiB: " +
+			"form field file, or the bare body (--data-binary @photo.jpg).", "-o thumbnail.jpg -F file=@photo.jpg", a.postImage},
+		{get, "/health", "", "Whether this worker is well.", "", a.health},
+		{get, "/api/health", "", "The same, where guide B's nginx and Compose files look for it.", "", a.health},
+		{get, "/health/live", "", "Answers while the process can answer.", "", a.live},
+		{get, "/health/ready", "", "503 while draining: send new clients elsewhere.", "", a.ready},
+		{get, "/health/startup", "", "Answers once the process has started.", "", a.live},
+		{get, "/health/worker", "", "Which process answered: id, pid, uptime, connections, generation.", "", a.health},
+	}
+	if a.config.Debug {
+		routes = append(routes, a.drills()...)
+	}
+	return routes
+}
+
+// newHandler makes the one handler of all requests.
+func (a *app) newHandler() fasthttp.RequestHandler {
+	a.routes = a.table()
+	r := router.New()
+	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false // an address is right or it is not
+	r.NotFound = a.notFound
+	r.MethodNotAllowed = a.methodNotAllowed
+	r.PanicHandler = a.panicked
+	for _, route := range a.routes {
+		h := a.answering(route.handle)
+		r.Handle(route.method, route.path, h)
+		if route.method == fasthttp.MethodGet {
+			r.HEAD(route.path, h)
+		}
+	}
+	return r.Handler
+}

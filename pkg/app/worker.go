@@ -1,0 +1,19 @@
+package app
+
+import (
+	"os"
+	"strconv"
+)
+
+// Worker is what the application knows about the process it runs in.
+type Worker struct {
+	ID          string      // under a supervisor pool.slot.serial, else the pid
+	Generation  int         // counts the supervisor's reloads, 0 without one
+	Connections func() int  // open connections; nil asks the server
+	Draining    func() bool // reports whether the process was told to stop; nil means never
+}
+
+// Standalone is the worker of a process without a supervisor.
+func Standalone() Worker {
+	return Worker{ID: strconv.Itoa(os.Getpid())}
+}
