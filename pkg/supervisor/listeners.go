@@ -1,0 +1,366 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/protocol"
+)
+
+// bindSockets are the listening sockets of one address. The supervisor holds them, so that a queue outlives its worker.
+//
+// With slots each worker slot has a socket of its own in one SO_REUSEPORT group: index = slot = order of creation. A slot's socket is
+// never closed while the address is bound, since closing one renumbers the kernel's group and resets its queue.
+type bindSockets struct {
+	bind    Bind
+	backlog int
+	slots   []int // one per slot, or a single one for all
+	shared  bool
+	local   unix.Sockaddr // as bound: a port 0 is filled in
+	adoptRx int           // the adopt socket: idle connections pass from draining workers to ready ones
+	adoptTx int
+	inode   uint64 // of a unix socket's file, to remove no other one's
+	steered []int  // the slots that new connections go to, see steer
+}
+
+// errBind marks failures that end with the exit code for "could not bind".
+var errBind = errors.New("could not bind")
+
+// openBind binds an address and listens.
+func openBind(b Bind, cfg *PoolConfig, inherited map[string]int) (_ *bindSockets, err error) {
+	s := &bindSockets{bind: b, backlog: cfg.Backlog, adoptRx: -1, adoptTx: -1}
+	defer func() {
+		if err != nil {
+			s.Close()
+			err = fmt.Errorf("%w %s: %w", errBind, b, err)
+		}
+	}()
+	var fd int
+	switch b.Network {
+	case "systemd":
+		inheritedFD, ok := inherited[b.Address]
+		if !ok {
+			return nil, fmt.Errorf("systemd passed no socket of that name (it passed: %s)", nameList(inherited))
+		}
+		s.shared = true
+		if fd, err = unix.FcntlInt(uintptr(inheritedFD), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			return nil, err
+		}
+		s.slots = []int{fd}
+	case "unix":
+		s.shared = true
+		if err := s.openUnix(); err != nil {
+			return nil, err
+		}
+	default:
+		s.shared = cfg.Sockets == SocketsShared
+		if err := s.openTCP(); err != nil {
+			return nil, err
+		}
+	}
+	if s.local, err = unix.Getsockname(s.slots[0]); err != nil {
+		return nil, err
+	}
+	if err := setNonblock(s.slots[0], cfg.NonBlock || b.Network == "systemd"); err != nil {
+		return nil, err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("adopt socket: %w", err)
+	}
+	s.adoptRx, s.adoptTx = pair[0], pair[1]
+	return s, nil
+}
+
+// setNonblock: a socket that we made is blocking, so that a plain accept() in any language works; one from systemd stays as it came.
+func setNonblock(fd int, nonblock bool) error {
+	if !nonblock {
+		return nil
+	}
+	return unix.SetNonblock(fd, true)
+}
+
+// openTCP binds slot 0 without SO_REUSEPORT, so that exactly one of two supervisors gets the address, and then opens it for the
+// other slots.
+func (s *bindSockets) openTCP() error {
+	addr, family, err := resolve(s.bind)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) && family == unix.AF_INET6 && s.bind.Network == "tcp" && isWildcard(addr) {
+		family, addr = unix.AF_INET, &unix.SockaddrInet4{Port: addr.(*unix.SockaddrInet6).Port} // a machine without IPv6
+		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	}
+	if err != nil {
+		return err
+	}
+	s.slots = []int{fd}
+	if err := prepare(fd, family, s.bind, addr); err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, addr); err != nil {
+		return err
+	}
+	if !s.shared {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepare sets the options that a server's socket has in Go.
+func prepare(fd, family int, b Bind, addr unix.Sockaddr) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	if family == unix.AF_INET6 {
+		only := 1
+		if b.Network == "tcp" && isWildcard(addr) {
+			only = 0 // ":8080" means both families
+		}
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
+	}
+	return nil
+}
+
+func isWildcard(addr unix.Sockaddr) bool {
+	switch a := addr.(type) {
+	case *unix.SockaddrInet6:
+		return a.Addr == [16]byte{}
+	case *unix.SockaddrInet4:
+		return a.Addr == [4]byte{}
+	}
+	return false
+}
+
+func resolve(b Bind) (unix.Sockaddr, int, error) {
+	a, err := net.ResolveTCPAddr(b.Network, b.Address)
+	if err != nil {
+		return nil, 0, err
+	}
+	if ip := a.IP.To4(); b.Network == "tcp4" || ip != nil {
+		sa := &unix.SockaddrInet4{Port: a.Port}
+		copy(sa.Addr[:], ip)
+		return sa, unix.AF_INET, nil
+	}
+	sa := &unix.SockaddrInet6{Port: a.Port}
+	copy(sa.Addr[:], a.IP.To16())
+	if a.Zone != "" {
+		if ifi, err := net.InterfaceByName(a.Zone); err == nil {
+			sa.ZoneId = uint32(ifi.Index)
+		}
+	}
+	return sa, unix.AF_INET6, nil
+}
+
+// openUnix makes a unix socket with the owner and mode of the config before anybody can connect to it.
+func (s *bindSockets) openUnix() error {
+	path := s.bind.Address
+	if err := removeStale(path); err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	s.slots = []int{fd}
+	s.shared = true
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return err
+	}
+	s.inode = st.Ino
+	if s.bind.User != "" || s.bind.Group != "" {
+		uid, gid := -1, -1
+		if s.bind.User != "" {
+			u, err := lookupUser(s.bind.User)
+			if err != nil {
+				return err
+			}
+			uid, _ = strconv.Atoi(u.Uid)
+		}
+		if s.bind.Group != "" {
+			if gid, err = lookupGroup(s.bind.Group); err != nil {
+				return err
+			}
+		}
+		if err := unix.Lchown(path, uid, gid); err != nil {
+			return &fs.PathError{Op: "chown", Path: path, Err: err}
+		}
+	}
+	return os.Chmod(path, s.bind.Mode) // nobody can connect yet: the socket does not listen
+}
+
+// removeStale removes a unix socket that nobody serves. Anything else stays and is an error.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s is in the way: %s, not a socket; remove it or bind elsewhere", path, kind(info.Mode()))
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		conn.Close()
+		return fmt.Errorf("%s: another process listens there: %w", path, unix.EADDRINUSE)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%s: cannot tell whether it is in use: %w", path, err)
+	}
+	return os.Remove(path)
+}
+
+func kind(mode fs.FileMode) string {
+	switch {
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case mode.IsDir():
+		return "a directory"
+	case mode.IsRegular():
+		return "a regular file"
+	}
+	return "a special file"
+}
+
+// listen makes the kernel take connections. All addresses are bound before any of them listens.
+func (s *bindSockets) listen() error {
+	if s.bind.Network == "systemd" {
+		return nil
+	}
+	if err := unix.Listen(s.slots[0], s.backlog); err != nil {
+		return fmt.Errorf("%w %s: listen: %w", errBind, s.bind, err)
+	}
+	return nil
+}
+
+// forSlot gives the socket of a slot and opens it, and those before it, when it is the first time.
+func (s *bindSockets) forSlot(slot int) (int, error) {
+	if s.shared {
+		return s.slots[0], nil
+	}
+	for len(s.slots) <= slot {
+		fd, err := s.join()
+		if err != nil {
+			return -1, fmt.Errorf("%w %s: slot %d: %w", errBind, s.bind, len(s.slots), err)
+		}
+		s.slots = append(s.slots, fd)
+	}
+	return s.slots[slot], nil
+}
+
+// join adds a socket to the group.
+func (s *bindSockets) join() (int, error) {
+	family := unix.AF_INET
+	if _, ok := s.local.(*unix.SockaddrInet6); ok {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	err = prepare(fd, family, s.bind, s.local)
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, s.local)
+	}
+	if err == nil {
+		err = unix.Listen(fd, s.backlog)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// refuse stops new connections without a reset: what is queued can still be accepted. A socket of systemd's stays as it is.
+func (s *bindSockets) refuse() {
+	if s.bind.Network == "systemd" {
+		return
+	}
+	for _, fd := range s.slots {
+		unix.Listen(fd, 0)
+	}
+}
+
+// Close closes the sockets and removes our socket file, if it is still ours.
+func (s *bindSockets) Close() {
+	for _, fd := range s.slots {
+		unix.Close(fd)
+	}
+	s.slots = nil
+	for _, fd := range []int{s.adoptRx, s.adoptTx} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	s.adoptRx, s.adoptTx = -1, -1
+	if s.inode != 0 {
+		var st unix.Stat_t
+		if unix.Lstat(s.bind.Address, &st) == nil && st.Ino == s.inode {
+			os.Remove(s.bind.Address)
+		}
+		s.inode = 0
+	}
+}
+
+// address gives the address as bound, for people.
+func (s *bindSockets) address() string {
+	switch a := s.local.(type) {
+	case *unix.SockaddrInet4:
+		return net.JoinHostPort(net.IP(a.Addr[:]).String(), strconv.Itoa(a.Port))
+	case *unix.SockaddrInet6:
+		return net.JoinHostPort(net.IP(a.Addr[:]).String(), strconv.Itoa(a.Port))
+	}
+	return s.bind.Address
+}
+
+// inheritedSockets gives the sockets that systemd passed to us, by name, and makes them close-on-exec.
+func inheritedSockets() map[string]int {
+	sockets := map[string]int{}
+	if os.Getenv(protocol.EnvListenPID) != strconv.Itoa(os.Getpid()) {
+		return sockets
+	}
+	n, _ := strconv.Atoi(os.Getenv(protocol.EnvListenFDs))
+	names := strings.Split(os.Getenv(protocol.EnvListenNames), ":")
+	for i := range n {
+		fd := protocol.FirstFD + i
+		unix.CloseOnExec(fd)
+		name := "unknown" // as systemd calls a socket without a name
+		if i < len(names) && names[i] != "" {
+			name = names[i]
+		}
+		sockets[name] = fd
+	}
+	return sockets
+}
+
+func nameList(sockets map[string]int) string {
+	var names []string
+	for name := range sockets {
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,29 @@
+package supervisor
+
+import (
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// newLogger makes the supervisor's log: one line per change of state, facts as fields.
+func newLogger(out *sink, level string) (*zap.Logger, zap.AtomicLevel) {
+	atomic := zap.NewAtomicLevelAt(logLevel(level))
+	config := zap.NewProductionEncoderConfig()
+	config.EncodeTime = zapcore.ISO8601TimeEncoder
+	config.EncodeDuration = zapcore.StringDurationEncoder
+	config.ConsoleSeparator = " "
+	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(config), out, atomic)).Named("supervisor"), atomic
+}
+
+// logLevel reads loglevel; the configuration has been validated.
+func logLevel(name string) zapcore.Level {
+	switch name {
+	case "debug":
+		return zap.DebugLevel
+	case "warning":
+		return zap.WarnLevel
+	case "error":
+		return zap.ErrorLevel
+	}
+	return zap.InfoLevel
+}

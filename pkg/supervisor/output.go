@@ -1,0 +1,140 @@
+package supervisor
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/protocol"
+)
+
+// outputPipe carries one stream of one worker into the sink, line by line.
+type outputPipe struct {
+	stream stream
+	file   *os.File // our end, in the netpoller
+	mode   OutputMode
+	id     protocol.WorkerID
+	sink   *sink
+	done   chan struct{} // closed when run has returned
+
+	// Only used by run, and by finish after it.
+	partial []byte   // a line whose end has not come yet
+	tail    [][]byte // the last lines of stderr
+}
+
+const (
+	pipeSize = 1 << 20   // bytes that a worker can write while we are busy or dead
+	maxLine  = 256 << 10 // a longer line is cut in two
+	tailSize = 10        // lines that a crash report shows
+	tailLine = 512       // bytes of each
+	// outputGrace is how long output is awaited after the process group was killed: a process that left the group may hold the pipe
+	// open for ever.
+	outputGrace = 500 * time.Millisecond
+)
+
+// newOutputPipe makes a pipe and gives the end for the worker.
+func newOutputPipe(s stream, l launch) (*outputPipe, int, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, -1, fmt.Errorf("output pipe: %w", err)
+	}
+	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize) // refused beyond the user's limit: then 64 KiB must do
+	return &outputPipe{
+		stream: s, file: pollable(fds[0], "output "+l.id.String()), mode: l.pool.Output, id: l.id, sink: l.sink,
+		done: make(chan struct{}),
+	}, fds[1], nil
+}
+
+// run reads until all writers are gone.
+func (p *outputPipe) run() {
+	defer close(p.done)
+	defer p.file.Close()
+	chunk := make([]byte, 64<<10)
+	for {
+		n, err := p.file.Read(chunk)
+		p.take(chunk[:n])
+		if err != nil {
+			if len(p.partial) > 0 {
+				p.take([]byte("\n"))
+			}
+			return
+		}
+	}
+}
+
+// take passes on the whole lines of what was read.
+func (p *outputPipe) take(data []byte) {
+	end := bytes.LastIndexByte(data, '\n') + 1
+	if end == 0 && len(p.partial)+len(data) < maxLine {
+		p.partial = append(p.partial, data...)
+		return
+	}
+	lines, rest := data[:end], data[end:]
+	if end == 0 {
+		lines, rest = append(data[:len(data):len(data)], '\n'), nil // an endless line
+	}
+	if len(p.partial) > 0 {
+		lines = append(p.partial, lines...)
+	}
+	p.sink.write(p.stream, p.format(lines))
+	p.partial = append([]byte(nil), rest...)
+}
+
+// format gives the lines as the pool's output mode wants them, in memory that the sink may keep.
+func (p *outputPipe) format(lines []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(lines) {
+		if p.stream == streamErr {
+			p.remember(line)
+		}
+		switch p.mode {
+		case OutputJSON:
+			text, _ := json.Marshal(struct {
+				Time   time.Time `json:"time"`
+				Worker string    `json:"worker"`
+				Stream string    `json:"stream"`
+				Text   string    `json:"text"`
+			}{time.Now(), p.id.String(), [...]string{"stdout", "stderr"}[p.stream], string(bytes.TrimRight(line, "\r\n"))})
+			out = append(append(out, text...), '\n')
+		case OutputRaw:
+			out = append(out, line...)
+		default:
+			out = append(out, '[')
+			out = append(out, p.id.Pool...)
+			out = append(out, '.')
+			out = strconv.AppendInt(out, int64(p.id.Slot), 10)
+			out = append(out, '.')
+			out = strconv.AppendInt(out, int64(p.id.Serial), 10)
+			out = append(out, "] "...)
+			out = append(out, line...)
+		}
+	}
+	return out
+}
+
+func (p *outputPipe) remember(line []byte) {
+	line = bytes.TrimRight(line, "\r\n")
+	if len(line) == 0 {
+		return
+	}
+	if len(p.tail) == tailSize {
+		p.tail = p.tail[1:]
+	}
+	p.tail = append(p.tail, append([]byte(nil), line[:min(len(line), tailLine)]...))
+}
+
+// finish waits for the rest of a dead worker's output and gives its last lines.
+func (p *outputPipe) finish() []string {
+	p.file.SetReadDeadline(time.Now().Add(outputGrace))
+	<-p.done
+	var lines []string
+	for _, line := range p.tail {
+		lines = append(lines, string(line))
+	}
+	return lines
+}

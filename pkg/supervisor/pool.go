@@ -1,0 +1,241 @@
+package supervisor
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"supervisor/pkg/protocol"
+	"supervisor/pkg/scoreboard"
+)
+
+// pool is the workers of one [pool.NAME] section. Only used by the loop.
+type pool struct {
+	cfg        *PoolConfig // in force
+	generation int         // in force; a "never" pool keeps its own over reloads
+	sockets    []*bindSockets
+	slots      []*slot
+	leaving    []*worker // draining or worse; not counted in the pool's size
+	serial     int       // of the last process
+	delta      int       // TTIN and TTOU, on top of workers
+	pending    bool      // a reload that has not committed adds it
+	removed    bool      // the config has it no more
+	closing    bool      // its sockets refuse new connections
+	serving    bool      // its first full set was ready once: the next pool may start
+	nextTurn   time.Time // no replacement because of a limit before this moment
+
+	unscoredSaid bool              // the log said what a foreign worker cannot be held to
+	past         scoreboard.Totals // of workers that are gone
+}
+
+// slot is one place in a pool: the worker that serves, and, while it is replaced, the one that will.
+type slot struct {
+	index   int
+	current *worker // nil while it waits for a respawn
+	next    *worker // of a reload or a recycling; never more than one
+
+	failures int         // young deaths in a row
+	retry    *time.Timer // runs while the slot must wait, else nil
+	waiting  bool        // for retry
+}
+
+// recycleInterval is the least time between two replacements because of a limit in one pool. A replacement costs about 20 ms of
+// CPU; faster would spend the machine on starts instead of requests (max_requests = 50 at 40,000 requests a second).
+const recycleInterval = 50 * time.Millisecond
+
+// bootsAtOnce bounds the processes of all pools that start at a time.
+func bootsAtOnce() int { return max(8, 4*cores()) }
+
+// wanted gives how many slots shall have a worker.
+func (p *pool) wanted() int {
+	if p.removed {
+		return 0
+	}
+	return max(1, p.cfg.Workers+p.delta)
+}
+
+// grow makes slots up to n.
+func (p *pool) grow(n int) {
+	for len(p.slots) < n {
+		p.slots = append(p.slots, &slot{index: len(p.slots)})
+	}
+}
+
+// workers gives every process of the pool.
+func (p *pool) workers() []*worker {
+	workers := slices.Clone(p.leaving)
+	for _, sl := range p.slots {
+		for _, w := range []*worker{sl.current, sl.next} {
+			if w != nil {
+				workers = append(workers, w)
+			}
+		}
+	}
+	return workers
+}
+
+// vacate moves a worker from its slot to those that leave.
+func (p *pool) vacate(w *worker) {
+	sl := p.slots[w.id.Slot]
+	switch w {
+	case sl.current:
+		sl.current = nil
+		if sl.next != nil && sl.next.generation == p.generation { // the replacement takes over before it is ready
+			sl.current, sl.next = sl.next, nil
+		}
+	case sl.next:
+		sl.next = nil
+	default:
+		return
+	}
+	p.leaving = append(p.leaving, w)
+}
+
+// forget removes a dead worker.
+func (p *pool) forget(w *worker) {
+	p.vacate(w)
+	p.leaving = slices.DeleteFunc(p.leaving, func(o *worker) bool { return o == w })
+}
+
+// readyCount gives how many slots have a worker that serves.
+func (p *pool) readyCount() int {
+	n := 0
+	for _, sl := range p.slots {
+		if sl.current != nil && sl.current.state == ready {
+			n++
+		}
+	}
+	return n
+}
+
+// steer sends new connections to the slots with a ready worker.
+func (s *Supervisor) steer(p *pool) {
+	var slots []int
+	for _, sl := range p.slots {
+		for _, w := range []*worker{sl.current, sl.next} {
+			if w != nil && w.state == ready {
+				slots = append(slots, sl.index)
+				break
+			}
+		}
+	}
+	for _, b := range p.sockets {
+		if err := b.steer(slots); err != nil {
+			s.log.Warn("cannot steer new connections, the kernel's hash goes on", zap.String("pool", p.cfg.Name), zap.Error(err))
+		}
+	}
+}
+
+// spawn starts a worker for a slot. On failure the slot backs off.
+func (s *Supervisor) spawn(p *pool, sl *slot, cfg *PoolConfig, generation int, sockets []*bindSockets) *worker {
+	p.serial++
+	w := &worker{
+		id:   protocol.WorkerID{Pool: cfg.Name, Slot: sl.index, Serial: p.serial},
+		pool: p, cfg: cfg, generation: generation, sockets: sockets, started: time.Now(),
+		lifetime: jitter(cfg.MaxLifetime, cfg.MaxLifetimeJitter),
+	}
+	proc, err := s.start(launch{
+		id: w.id, generation: generation, instance: s.instance, pool: cfg, sockets: sockets, sink: s.sink,
+		memory: s.memoryShare(cfg),
+		settings: scoreboard.Settings{
+			Timeout: cfg.Timeout, TimeoutGrace: cfg.TimeoutGrace, MaxRequests: uint64(jitter(cfg.MaxRequests, cfg.MaxRequestsJitter)),
+			KeepAlive: cfg.KeepAlive, OrphanTimeout: cfg.OrphanTimeout, MaxConns: uint64(cfg.WorkerConnections),
+		},
+		tell: func(e event) {
+			e.worker = w
+			s.tell(e)
+		},
+	})
+	if err != nil {
+		s.log.Error("cannot start a worker", zap.Stringer("worker", w.id), zap.Error(err))
+		s.failed(sl)
+		return nil
+	}
+	w.proc = proc
+	s.enter(w, starting, cfg.BootTimeout)
+	s.log.Info("worker starts", w.fields()...)
+	return w
+}
+
+// jitter adds a random part of at most j, so that workers that started together do not end together. Without a limit there is none.
+func jitter[T ~int | ~int64](limit, j T) T {
+	if limit <= 0 || j <= 0 {
+		return limit
+	}
+	return limit + T(rand.Int64N(int64(j)+1))
+}
+
+// failed counts a young death and makes the slot wait: the first respawn comes at once, then 100 ms × 2ⁿ up to 30 s.
+func (s *Supervisor) failed(sl *slot) {
+	sl.failures++
+	if wait := backoff(sl.failures); wait > 0 {
+		sl.waiting = true
+		sl.retry = time.AfterFunc(wait, func() { s.do(func() { sl.waiting = false }) })
+	}
+}
+
+func backoff(failures int) time.Duration {
+	if failures <= 1 {
+		return 0
+	}
+	return min(backoffMin<<min(failures-2, 20), backoffMax)
+}
+
+// workerGone settles what a death means for the slot.
+func (s *Supervisor) workerGone(w *worker, was state) {
+	p, sl := w.pool, w.pool.slots[w.id.Slot]
+	p.past.Add(w.proc.Board().Totals())
+	wasNext := sl.next == w
+	p.forget(w)
+	if w.reason.planned() && was != starting {
+		if w.reason == reasonReload || w.reason == reasonMaxRequests || w.reason == reasonLifetime || w.reason == reasonMemory {
+			sl.failures = 0
+		}
+		return
+	}
+	if w.reason.planned() {
+		return // we ended it before it was ready
+	}
+	if s.reload != nil && wasNext && w.generation == s.reload.generation {
+		s.reload.fail(w)
+		return
+	}
+	if was == starting || w.readyAt.IsZero() || time.Since(w.readyAt) < young {
+		s.failed(sl)
+		if wasNext && sl.current != nil {
+			s.log.Warn("replacement failed: the worker before it serves on beyond its limit",
+				append(sl.current.fields(), zap.String("limit", string(sl.current.overdue)), zap.Int("failures", sl.failures))...)
+		}
+	} else if time.Since(w.readyAt) >= settled {
+		sl.failures = 0
+	}
+}
+
+// slotReady: a worker became ready. A replacement takes its slot over and the one before it drains.
+func (s *Supervisor) slotReady(w *worker) {
+	p, sl := w.pool, w.pool.slots[w.id.Slot]
+	time.AfterFunc(settled, func() {
+		s.do(func() {
+			if w.state == ready {
+				sl.failures = 0
+			}
+		})
+	})
+	if sl.next == w && w.generation == p.generation { // a recycling; a reload waits for all
+		old := sl.current
+		sl.current, sl.next = w, nil
+		if old != nil {
+			p.retire(s, old, protocol.DrainMove, old.overdue)
+		}
+	}
+	s.steer(p)
+}
+
+// retire drains a worker that left its slot.
+func (p *pool) retire(s *Supervisor, w *worker, how string, why reason) {
+	p.leaving = append(p.leaving, w)
+	w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"off"}})
+	s.drain(w, how, why)
+}

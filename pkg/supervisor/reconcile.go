@@ -1,0 +1,171 @@
+package supervisor
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"supervisor/pkg/protocol"
+)
+
+// reconcile compares what is wanted with what is there, after every event: it starts what is missing, in order, drains what is too
+// much, and replaces what is overdue.
+func (s *Supervisor) reconcile() {
+	if s.stopping != running {
+		s.advanceStop()
+		return
+	}
+	if s.reload != nil {
+		s.advanceReload()
+	}
+	for _, p := range s.pools {
+		if p.pending {
+			continue
+		}
+		if !s.parked {
+			s.fill(p)
+		}
+		s.steer(p)
+		s.recycle(p)
+		if !p.serving && !p.removed {
+			if p.serving = s.firstSet(p); !p.serving {
+				break // the pools after it start once it serves
+			}
+			s.log.Info("pool serves", zap.String("pool", p.cfg.Name), zap.Int("workers", p.readyCount()))
+		}
+	}
+	s.sweepSockets()
+	s.pools = slices.DeleteFunc(s.pools, func(p *pool) bool { return p.removed && len(p.workers()) == 0 })
+}
+
+// fill starts a worker in every empty slot and drains those beyond the wanted number.
+func (s *Supervisor) fill(p *pool) {
+	want := p.wanted()
+	if !p.removed {
+		p.grow(want)
+	}
+	for _, sl := range p.slots {
+		if sl.index >= want {
+			s.empty(p, sl, protocol.DrainMove, reasonScaleDown)
+			continue
+		}
+		if sl.current != nil || sl.waiting || s.booting() >= bootsAtOnce() {
+			continue
+		}
+		if p.cfg.Replace == ReplaceNever && len(p.leaving) > 0 {
+			continue // the old one stops before the new one starts
+		}
+		if sl.next != nil && sl.next.generation == p.generation {
+			sl.current, sl.next = sl.next, nil
+			continue
+		}
+		sl.current = s.spawn(p, sl, p.cfg, p.generation, p.sockets)
+	}
+}
+
+// empty drains what a slot has.
+func (s *Supervisor) empty(p *pool, sl *slot, how string, why reason) {
+	for _, w := range []*worker{sl.next, sl.current} {
+		if w != nil {
+			p.vacate(w)
+			w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"off"}})
+			s.steer(p)
+			s.drain(w, how, why)
+		}
+	}
+}
+
+// booting gives how many processes of all pools are starting.
+func (s *Supervisor) booting() int {
+	n := 0
+	for _, p := range s.pools {
+		for _, w := range p.workers() {
+			if w.state == starting {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// recycle replaces workers that reached a limit, at most max_unavailable of a pool at once: a turn begins with the replacement's
+// start and ends with the old one's exit. The others serve on beyond their limit.
+func (s *Supervisor) recycle(p *pool) {
+	if s.reload != nil || s.parked || p.removed || p.cfg.Replace == ReplaceNever {
+		return
+	}
+	turns := p.cfg.MaxUnavailable
+	for _, w := range p.leaving {
+		if w.overdue != "" {
+			turns--
+		}
+	}
+	var overdue []*slot
+	for _, sl := range p.slots {
+		switch {
+		case sl.next != nil:
+			turns--
+		case sl.current != nil && sl.current.state == ready && sl.current.overdue != "" && !sl.waiting:
+			overdue = append(overdue, sl)
+		}
+	}
+	// Who eats most goes first, else who is longest there.
+	slices.SortStableFunc(overdue, func(a, b *slot) int {
+		if a.current.overdue == reasonMemory || b.current.overdue == reasonMemory {
+			return int(b.current.memory - a.current.memory)
+		}
+		return a.current.started.Compare(b.current.started)
+	})
+	for _, sl := range overdue {
+		if turns <= 0 || s.booting() >= bootsAtOnce() {
+			return
+		}
+		if wait := time.Until(p.nextTurn); wait > 0 {
+			s.wake(wait)
+			return
+		}
+		turns--
+		p.nextTurn = time.Now().Add(recycleInterval)
+		sl.next = s.spawn(p, sl, p.cfg, p.generation, p.sockets)
+	}
+}
+
+// firstTries is how often each slot of a pool may fail before its first worker was ready, until the start is given up.
+const firstTries = 3
+
+// firstSet reports whether the pool's first full set is ready. A pool of which no worker ever becomes ready ends the supervisor.
+func (s *Supervisor) firstSet(p *pool) bool {
+	serving, hopeless := 0, 0
+	for _, sl := range p.slots {
+		switch {
+		case sl.current != nil && sl.current.state == ready:
+			serving++
+		case sl.failures >= firstTries:
+			hopeless++
+		default:
+			return false
+		}
+	}
+	if serving == 0 && hopeless > 0 {
+		s.fail(&notReadyError{pool: p.cfg.Name})
+		return false
+	}
+	return serving > 0
+}
+
+// sweepSockets closes addresses that the config has no more, once their last worker is gone.
+func (s *Supervisor) sweepSockets() {
+	s.retired = slices.DeleteFunc(s.retired, func(b *bindSockets) bool {
+		for _, p := range s.pools {
+			for _, w := range p.workers() {
+				if slices.Contains(w.sockets, b) {
+					return false
+				}
+			}
+		}
+		s.log.Info("address closed", zap.Stringer("bind", b.bind))
+		b.Close()
+		return true
+	})
+}

@@ -1,0 +1,112 @@
+package supervisor
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/protocol"
+)
+
+// Signals gives the channel for Run: all signals that a supervisor understands, also those that its caller ignored (nohup).
+func Signals() <-chan os.Signal {
+	c := make(chan os.Signal, 64)
+	signal.Notify(c, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTTIN, unix.SIGTTOU,
+		unix.SIGWINCH)
+	// Output that nobody reads must not kill the master.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	return c
+}
+
+// signal does what a signal asks for.
+func (s *Supervisor) signal(sig os.Signal) {
+	if sig != unix.SIGWINCH || !hasTerminal() {
+		s.log.Info("signal", zap.String("signal", unix.SignalName(sig.(syscall.Signal))))
+	}
+	switch sig {
+	case unix.SIGTERM:
+		s.stop(graceful)
+	case unix.SIGINT, unix.SIGQUIT:
+		s.stop(quick)
+	case unix.SIGHUP:
+		s.parked = false
+		s.beginReload()
+	case unix.SIGUSR1:
+		s.reopenLogs()
+	case unix.SIGUSR2:
+		s.log.Warn("self-upgrade is not built yet: SIGUSR2 is ignored")
+	case unix.SIGTTIN:
+		s.scale(1)
+	case unix.SIGTTOU:
+		s.scale(-1)
+	case unix.SIGWINCH:
+		s.park()
+	}
+}
+
+// scale adds or removes workers of the pool that serves an address; of the first one where there are several.
+func (s *Supervisor) scale(delta int) {
+	if s.stopping != running || len(s.pools) == 0 {
+		return
+	}
+	p := s.pools[0]
+	for _, q := range s.pools {
+		if len(q.cfg.Bind) > 0 {
+			p = q
+			break
+		}
+	}
+	s.parked = false
+	before := p.wanted()
+	p.delta = max(p.delta+delta, 1-p.cfg.Workers)
+	s.log.Info("workers", zap.String("pool", p.cfg.Name), zap.Int("from", before), zap.Int("to", p.wanted()))
+}
+
+// park drains all workers and keeps the sockets, until HUP or TTIN. With a terminal WINCH only says that somebody resized it.
+func (s *Supervisor) park() {
+	if hasTerminal() || s.stopping != running {
+		return
+	}
+	s.parked = true
+	s.log.Info("parked: all workers drain, the sockets stay; HUP or TTIN starts them again")
+	for _, p := range s.pools {
+		for _, sl := range p.slots {
+			s.empty(p, sl, protocol.DrainClose, reasonPark)
+		}
+	}
+}
+
+// hasTerminal reports whether we have a controlling terminal.
+func hasTerminal() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+// reopenLogs reopens our files and passes the wish on: by command, or by USR1 to a ready program that has a handler for it.
+func (s *Supervisor) reopenLogs() {
+	if s.sink != nil {
+		if err := s.sink.reopen(); err != nil {
+			s.log.Error("cannot reopen the logs, the old ones stay", zap.Error(err))
+		} else {
+			s.log.Info("logs reopened")
+		}
+	}
+	for _, p := range s.pools {
+		for _, w := range p.workers() {
+			switch {
+			case w.state != ready:
+			case w.speaks:
+				w.proc.Send(protocol.Command{Verb: protocol.VerbReopen})
+			case w.proc.Catches(syscall.SIGUSR1):
+				w.proc.Signal(syscall.SIGUSR1)
+			}
+		}
+	}
+}

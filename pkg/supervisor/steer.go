@@ -1,0 +1,46 @@
+package supervisor
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// ancillaryRandom is the offset at which a classic BPF program loads a random number (SKF_AD_OFF + SKF_AD_RANDOM).
+const ancillaryRandom = 0xfffff000 + 56
+
+// steer makes the kernel pick at random among the given slots for each new connection. It needs no capability and may be called at
+// any time. An index outside of the group would fall back to the kernel's hash.
+func (s *bindSockets) steer(slots []int) error {
+	if s.shared || len(slots) == 0 || slices.Equal(slots, s.steered) {
+		return nil // with nobody ready the queues wait for the refill
+	}
+	for _, slot := range slots {
+		if slot >= len(s.slots) {
+			return nil // its socket is not open yet: the next change steers
+		}
+	}
+	program := steering(slots)
+	err := unix.SetsockoptSockFprog(s.slots[0], unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
+		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	if err != nil {
+		return fmt.Errorf("steer %s to slots %v: %w", s.bind, slots, err)
+	}
+	s.steered = slots
+	return nil
+}
+
+// steering gives the program: a random number modulo the number of slots, looked up in the list.
+func steering(slots []int) []unix.SockFilter {
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: ancillaryRandom},
+		{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: uint32(len(slots))},
+	}
+	for i, slot := range slots {
+		program = append(program,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(i), Jf: 1},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: uint32(slot)})
+	}
+	return append(program, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: uint32(slots[0])})
+}

@@ -1,0 +1,261 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Supervisor is the master: it holds the sockets and owns the workers. Everything but the fields marked otherwise is only used by
+// the loop in Run; goroutines tell it facts through tell and do.
+type Supervisor struct {
+	// Set once.
+	log      *zap.Logger
+	level    zap.AtomicLevel
+	load     func() (*Config, error) // reads the configuration again
+	start    func(launch) (process, error)
+	sink     *sink
+	instance string // random, names this supervisor to its workers
+
+	// Shared and safe.
+	events chan event
+	calls  chan func()   // run by the loop
+	over   chan struct{} // closed when the loop has ended: facts that come later are dropped
+
+	cfg        *Config
+	generation int
+	pools      []*pool // in file order
+	inherited  map[string]int
+	retired    []*bindSockets // addresses without a place in the config, until their last worker is gone
+	reload     *reload        // the one that runs, or nil
+	again      bool           // another one waits
+	parked     bool           // SIGWINCH
+	stopping   phase
+	err        error // what ends Run
+	wakeAt     time.Time
+	lastTick   time.Time
+}
+
+// phase of a stop.
+type phase int
+
+const (
+	running  phase = iota
+	graceful       // pools drain, in reverse order
+	quick          // everybody leaves at once
+)
+
+// Options are what a Supervisor needs beside its configuration.
+type Options struct {
+	// Load reads the configuration again at SIGHUP. An error changes nothing.
+	Load func() (*Config, error)
+}
+
+// notReadyError ends a start of which no worker became ready.
+type notReadyError struct{ pool string }
+
+func (e *notReadyError) Error() string {
+	return fmt.Sprintf("no worker of pool %s became ready: the reasons are above", e.pool)
+}
+
+// ErrNotReady and ErrBind are what Run's and New's errors are made of, for exit codes.
+var ErrNotReady = errors.New("no worker became ready")
+
+// Is makes errors.Is(err, ErrNotReady) true.
+func (e *notReadyError) Is(target error) bool { return target == ErrNotReady }
+
+// ErrBind says that an address could not be bound.
+var ErrBind = errBind
+
+// New opens the logs and binds every address of the configuration, or none.
+func New(cfg *Config, opts Options) (*Supervisor, error) {
+	out, err := newSink(cfg.AccessLog, cfg.ErrorLog)
+	if err != nil {
+		return nil, err
+	}
+	log, level := newLogger(out, cfg.LogLevel)
+	s := newSupervisor(cfg, log, start)
+	s.sink, s.level, s.load = out, level, opts.Load
+	s.inherited = inheritedSockets()
+	for _, pc := range cfg.Pools {
+		p := &pool{cfg: pc, generation: s.generation}
+		s.pools = append(s.pools, p)
+		for _, b := range pc.Bind {
+			sockets, err := openBind(b, pc, s.inherited)
+			if err != nil {
+				s.closeSockets()
+				out.close()
+				return nil, err
+			}
+			p.sockets = append(p.sockets, sockets)
+		}
+	}
+	return s, nil
+}
+
+// newSupervisor makes one without sockets, whose processes come from start.
+func newSupervisor(cfg *Config, log *zap.Logger, start func(launch) (process, error)) *Supervisor {
+	id := make([]byte, 8)
+	rand.Read(id)
+	return &Supervisor{
+		log: log, start: start, instance: hex.EncodeToString(id),
+		events: make(chan event, 64), calls: make(chan func(), 16), over: make(chan struct{}),
+		cfg: cfg, generation: 1,
+	}
+}
+
+// tell gives the loop a fact.
+func (s *Supervisor) tell(e event) {
+	select {
+	case s.events <- e:
+	case <-s.over:
+	}
+}
+
+// do runs f in the loop.
+func (s *Supervisor) do(f func()) {
+	select {
+	case s.calls <- f:
+	case <-s.over:
+	}
+}
+
+// wake makes the loop reconcile once more after d.
+func (s *Supervisor) wake(d time.Duration) {
+	at := time.Now().Add(d)
+	if s.wakeAt.After(time.Now()) && !s.wakeAt.After(at) {
+		return // it will wake earlier
+	}
+	s.wakeAt = at
+	time.AfterFunc(d, func() { s.do(func() {}) })
+}
+
+// tickInterval is how often limits are judged.
+const tickInterval = time.Second
+
+// Run serves until a signal or the end of ctx stops it. It returns nil when it was stopped as asked, and after every worker is gone.
+func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
+	defer s.Close()
+	for _, p := range s.pools {
+		for _, b := range p.sockets {
+			if err := b.listen(); err != nil {
+				return err
+			}
+			s.log.Info("listening", zap.String("pool", p.cfg.Name), zap.String("bind", b.bind.Name), zap.String("address", b.address()))
+		}
+	}
+	ticker := time.NewTicker(tickInterval)
+	defer ticker.Stop()
+	s.lastTick = time.Now()
+	stop := ctx.Done()
+	s.reconcile()
+	for !s.finished() {
+		select {
+		case e := <-s.events:
+			s.handle(e)
+		case f := <-s.calls:
+			f()
+		case sig := <-signals:
+			s.signal(sig)
+		case <-ticker.C:
+			s.tick()
+		case <-stop:
+			s.stop(graceful)
+			stop = nil
+		}
+		s.reconcile()
+	}
+	s.log.Info("stopped", zap.Error(s.err))
+	return s.err
+}
+
+// finished reports whether a stop has come to its end.
+func (s *Supervisor) finished() bool { return s.stopping != running && len(s.pools) == 0 }
+
+// fail stops everything because of an error.
+func (s *Supervisor) fail(err error) {
+	if s.err == nil {
+		s.err = err
+		s.log.Error("giving up", zap.Error(err))
+	}
+	s.stop(graceful)
+}
+
+// stop begins a stop, or turns a graceful one into a quick one.
+func (s *Supervisor) stop(how phase) {
+	if how <= s.stopping {
+		return
+	}
+	s.stopping = how
+	s.reload, s.again = nil, false
+	if how == quick {
+		s.log.Info("quick stop")
+		for _, p := range s.pools {
+			for _, w := range p.workers() {
+				s.quit(w, reasonQuit)
+			}
+		}
+		return
+	}
+	s.log.Info("stopping")
+}
+
+// advanceStop ends the pools in reverse order: what was started last may need what was started first.
+func (s *Supervisor) advanceStop() {
+	for len(s.pools) > 0 {
+		p := s.pools[len(s.pools)-1]
+		if !p.closing {
+			p.closing = true
+			for _, b := range p.sockets {
+				b.refuse() // what is queued is still accepted and answered
+			}
+			for _, sl := range p.slots {
+				s.empty(p, sl, "close", reasonStop)
+				if sl.retry != nil {
+					sl.retry.Stop()
+				}
+			}
+			for _, w := range p.leaving { // on their way to workers that will not be there
+				s.closeInstead(w)
+			}
+		}
+		if len(p.workers()) > 0 && s.stopping == graceful {
+			return
+		}
+		if len(p.workers()) > 0 {
+			break
+		}
+		s.pools = s.pools[:len(s.pools)-1]
+		s.retired = append(s.retired, p.sockets...)
+	}
+	if s.stopping == quick {
+		s.pools = slices.DeleteFunc(s.pools, func(p *pool) bool { return len(p.workers()) == 0 })
+	}
+}
+
+// Close gives back the addresses and the logs. Run does it; a caller who never came to Run must.
+func (s *Supervisor) Close() {
+	close(s.over)
+	s.closeSockets()
+	if s.sink != nil {
+		s.sink.close()
+	}
+}
+
+func (s *Supervisor) closeSockets() {
+	for _, p := range s.pools {
+		for _, b := range p.sockets {
+			b.Close()
+		}
+	}
+	for _, b := range s.retired {
+		b.Close()
+	}
+}

@@ -1,0 +1,393 @@
+package supervisor
+
+import (
+	"strconv"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"supervisor/pkg/protocol"
+	"supervisor/pkg/scoreboard"
+)
+
+// worker is one process of a pool and the state machine around it. Only used by the loop.
+type worker struct {
+	// Set once.
+	id         protocol.WorkerID
+	pool       *pool
+	cfg        *PoolConfig // of its generation
+	generation int
+	sockets    []*bindSockets
+	proc       process
+	started    time.Time
+	lifetime   time.Duration // jitter included, 0: no limit
+
+	state   state
+	readyAt time.Time
+	speaks  bool   // it reads its control channel
+	status  string // its own words (STATUS=)
+	reason  reason // why we end it; "": we do not
+	overdue reason // a limit that it reached; it waits for its turn to be replaced
+	cause   string // why the command could not be executed
+	died    reason // why it is gone
+	over    int    // samples in a row above max_memory
+	memory  int64  // the last sample, bytes
+
+	timer   *time.Timer // the state's one deadline
+	timerID uint64      // tells the current deadline from one that fired while it was moved
+
+	beatFloor time.Time // silence before this moment does not count against it
+	vitals    usage     // when it was last known to live
+}
+
+// state of a worker. Each state but ready has one deadline; ready's limits are judged per tick.
+type state int
+
+const (
+	starting state = iota // deadline boot_timeout
+	ready                 // serves
+	draining              // told to leave; deadline graceful_timeout
+	quitting              // got QUIT; deadline quitGrace
+	aborting              // got ABRT to write its stacks; deadline dumpGrace
+	killing               // got KILL; deadline killGrace
+	gone                  // reaped
+	numStates
+)
+
+var stateNames = [numStates]string{"starting", "ready", "draining", "quitting", "aborting", "killing", "gone"}
+
+func (s state) String() string { return stateNames[s] }
+
+const (
+	quitGrace = 2 * time.Second  // between QUIT and KILL
+	dumpGrace = 10 * time.Second // to write all stacks: 20,000 goroutines take 4 s here
+	killGrace = 10 * time.Second // a process that outlives KILL for so long sits in the kernel
+
+	young      = time.Second      // a worker that dies sooner after READY counts as one that failed to start
+	settled    = 10 * time.Second // a worker that lived so long clears its slot's failures
+	backoffMin = 100 * time.Millisecond
+	backoffMax = 30 * time.Second
+)
+
+// table is the whole state machine: what each fact does in each state.
+var table = [numStates][numFacts]func(*Supervisor, *worker, event){
+	starting: {
+		factExecuted:    (*Supervisor).executed,
+		factNotExecuted: (*Supervisor).notExecuted,
+		factReady:       (*Supervisor).becomeReady,
+		factStopping:    (*Supervisor).ignore, // its exit will tell
+		factRecycle:     (*Supervisor).ignore, // nothing served yet
+		factDeadline:    (*Supervisor).bootTimeout,
+		factExited:      (*Supervisor).exited,
+	},
+	ready: {
+		factExecuted:    (*Supervisor).ignore, // the report came after READY=1
+		factNotExecuted: (*Supervisor).impossible,
+		factReady:       (*Supervisor).ignore, // ready = "exec" and READY=1 too
+		factStopping:    (*Supervisor).leaves,
+		factRecycle:     (*Supervisor).asksForRecycle,
+		factDeadline:    (*Supervisor).impossible,
+		factExited:      (*Supervisor).exited,
+	},
+	draining: {
+		factExecuted:    (*Supervisor).ignore,
+		factNotExecuted: (*Supervisor).notExecuted, // stopped while starting
+		factReady:       (*Supervisor).ignore,      // too late
+		factStopping:    (*Supervisor).ignore,      // as told
+		factRecycle:     (*Supervisor).ignore,
+		factDeadline:    (*Supervisor).drainTimeout,
+		factExited:      (*Supervisor).exited,
+	},
+	quitting: {
+		factExecuted:    (*Supervisor).ignore,
+		factNotExecuted: (*Supervisor).notExecuted,
+		factReady:       (*Supervisor).ignore,
+		factStopping:    (*Supervisor).ignore,
+		factRecycle:     (*Supervisor).ignore,
+		factDeadline:    (*Supervisor).kill,
+		factExited:      (*Supervisor).exited,
+	},
+	aborting: {
+		factExecuted:    (*Supervisor).ignore,
+		factNotExecuted: (*Supervisor).impossible,
+		factReady:       (*Supervisor).ignore,
+		factStopping:    (*Supervisor).ignore,
+		factRecycle:     (*Supervisor).ignore,
+		factDeadline:    (*Supervisor).kill,
+		factExited:      (*Supervisor).exited,
+	},
+	killing: {
+		factExecuted:    (*Supervisor).ignore,
+		factNotExecuted: (*Supervisor).notExecuted,
+		factReady:       (*Supervisor).ignore,
+		factStopping:    (*Supervisor).ignore,
+		factRecycle:     (*Supervisor).ignore,
+		factDeadline:    (*Supervisor).outlivesKill,
+		factExited:      (*Supervisor).exited,
+	},
+	gone: { // the facts of a process that was given up may still come
+		factExecuted:    (*Supervisor).ignore,
+		factNotExecuted: (*Supervisor).ignore,
+		factReady:       (*Supervisor).ignore,
+		factStopping:    (*Supervisor).ignore,
+		factRecycle:     (*Supervisor).ignore,
+		factDeadline:    (*Supervisor).ignore,
+		factExited:      (*Supervisor).ignore,
+	},
+}
+
+// handle applies one fact.
+func (s *Supervisor) handle(e event) {
+	w := e.worker
+	switch e.fact {
+	case factHello:
+		w.speaks = true
+		if w.state == ready {
+			s.welcome(w)
+		}
+	case factStatus:
+		w.status = e.status
+	case factExtend:
+		s.extend(w, e.status)
+	case factDeadline:
+		if e.timer != w.timerID {
+			return // it fired while the state changed
+		}
+		table[w.state][e.fact](s, w, e)
+	default:
+		table[w.state][e.fact](s, w, e)
+	}
+}
+
+// enter changes the state and sets its deadline; 0 means none.
+func (s *Supervisor) enter(w *worker, to state, deadline time.Duration) {
+	w.state = to
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	w.timerID++
+	if deadline > 0 {
+		e := event{worker: w, fact: factDeadline, timer: w.timerID}
+		w.timer = time.AfterFunc(deadline, func() { s.tell(e) })
+	}
+}
+
+func (s *Supervisor) ignore(*worker, event) {}
+
+func (s *Supervisor) impossible(w *worker, e event) {
+	s.log.Error("impossible event, please report", append(w.fields(), zap.Int("fact", int(e.fact)))...)
+}
+
+func (s *Supervisor) executed(w *worker, e event) {
+	if w.cfg.Ready == ReadyExec {
+		s.becomeReady(w, e)
+	}
+}
+
+func (s *Supervisor) notExecuted(w *worker, e event) { w.cause = e.cause } // its exit follows
+
+// becomeReady: the worker serves. Its slot decides what that means for the one before it.
+func (s *Supervisor) becomeReady(w *worker, _ event) {
+	s.enter(w, ready, 0)
+	w.readyAt = time.Now()
+	w.beatFloor = w.readyAt
+	s.log.Info("worker ready", append(w.fields(), zap.Duration("took", time.Since(w.started).Round(time.Millisecond)))...)
+	if w.speaks {
+		s.welcome(w)
+	}
+	s.checkScored(w)
+	s.slotReady(w)
+}
+
+// welcome tells a ready worker that it may take connections from others and, if its generation is in force, that it may live
+// without us.
+func (s *Supervisor) welcome(w *worker) {
+	w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"on"}})
+	if w.generation <= s.generation {
+		w.proc.Send(protocol.Command{Verb: protocol.VerbCommit})
+	}
+}
+
+// asksForRecycle: the worker reached a limit that it counts itself.
+func (s *Supervisor) asksForRecycle(w *worker, e event) {
+	switch e.reason {
+	case protocol.RecycleMaxRequests:
+		s.markOverdue(w, reasonMaxRequests)
+	case protocol.RecycleTimeout:
+		s.log.Warn("a handler still runs timeout_grace after its deadline: the worker will be replaced, its stacks are above", w.fields()...)
+		s.markOverdue(w, reasonTimeout)
+	}
+}
+
+func (s *Supervisor) markOverdue(w *worker, why reason) {
+	if w.overdue == "" {
+		w.overdue = why
+	}
+}
+
+// leaves: somebody else told the worker to go (a TERM from outside, or its own decision). Its slot is refilled now.
+func (s *Supervisor) leaves(w *worker, _ event) {
+	s.log.Info("worker leaves of its own will", w.fields()...)
+	w.reason = reasonLeft
+	s.enter(w, draining, w.cfg.GracefulTimeout)
+	w.pool.vacate(w)
+}
+
+func (s *Supervisor) bootTimeout(w *worker, _ event) {
+	s.log.Error(`worker never sent READY=1 within boot_timeout: use pkg/worker or sd_notify, or set ready = "exec"`,
+		append(w.fields(), zap.Duration("boot_timeout", w.cfg.BootTimeout))...)
+	s.quit(w, reasonBoot)
+}
+
+// drain tells a worker to finish what it has and leave. how is one of protocol.DrainMove, DrainClose.
+func (s *Supervisor) drain(w *worker, how string, why reason) {
+	switch w.state {
+	case starting:
+		s.quit(w, why) // it serves nobody yet
+		return
+	case ready:
+	default:
+		return // on its way already
+	}
+	w.reason = why
+	s.log.Info("worker drains", append(w.fields(), zap.String("reason", string(why)))...)
+	if !w.speaks || !w.proc.Send(protocol.Drain(how, w.cfg.GracefulTimeout)) {
+		w.proc.Signal(syscall.SIGTERM)
+	}
+	s.enter(w, draining, w.cfg.GracefulTimeout)
+}
+
+func (s *Supervisor) drainTimeout(w *worker, _ event) {
+	s.log.Warn("worker did not leave within graceful_timeout", append(w.fields(), zap.Duration("graceful_timeout", w.cfg.GracefulTimeout))...)
+	s.quit(w, w.reason)
+}
+
+// closeInstead tells a worker whose connections were to move that nobody is left to take them.
+func (s *Supervisor) closeInstead(w *worker) {
+	if w.state == draining && w.speaks {
+		w.proc.Send(protocol.Drain(protocol.DrainClose, w.cfg.GracefulTimeout))
+	}
+}
+
+// quit asks a worker to leave at once, and not politely after quitGrace.
+func (s *Supervisor) quit(w *worker, why reason) {
+	if w.state >= quitting {
+		return
+	}
+	w.reason = why
+	sig := syscall.SIGQUIT
+	if !w.speaks && why == reasonQuit {
+		sig = syscall.SIGINT // what Ctrl-C means to any program; a QUIT would dump core or stacks
+	}
+	w.proc.Signal(sig)
+	s.enter(w, quitting, quitGrace)
+}
+
+// abort makes a hung worker write its stacks and die.
+func (s *Supervisor) abort(w *worker, why reason) {
+	if w.state >= quitting {
+		return
+	}
+	w.reason = why
+	w.pool.vacate(w) // its slot is refilled now
+	w.proc.Signal(syscall.SIGABRT)
+	s.enter(w, aborting, dumpGrace)
+}
+
+func (s *Supervisor) kill(w *worker, _ event) {
+	s.log.Warn("worker is killed", append(w.fields(), zap.String("reason", string(w.reason)))...)
+	w.proc.Kill()
+	s.enter(w, killing, killGrace)
+}
+
+// outlivesKill: the process is in uninterruptible sleep. Nobody can end it; a stop does not wait for it.
+func (s *Supervisor) outlivesKill(w *worker, _ event) {
+	s.log.Error("worker outlives SIGKILL: it sits in the kernel, see /proc/"+strconv.Itoa(w.proc.Pid())+"/stack", w.fields()...)
+	if s.stopping != running {
+		s.bury(w)
+		return
+	}
+	s.enter(w, killing, backoffMax)
+}
+
+// extend moves the deadline of the current state: EXTEND_TIMEOUT_USEC, as systemd takes it.
+func (s *Supervisor) extend(w *worker, usec string) {
+	n, err := strconv.ParseInt(usec, 10, 64)
+	if err != nil || (w.state != starting && w.state != draining) {
+		return
+	}
+	s.enter(w, w.state, time.Duration(n)*time.Microsecond)
+}
+
+// exited: the process is gone; say why, and let its slot go on.
+func (s *Supervisor) exited(w *worker, e event) {
+	was := w.state
+	s.enter(w, gone, 0)
+	why := w.reason
+	if why == "" || (e.exit.oom && was != killing) {
+		why = e.exit.reason()
+	}
+	fields := append(w.fields(), zap.String("reason", string(why)), zap.Stringer("exit", e.exit),
+		zap.Duration("lived", time.Since(w.started).Round(time.Millisecond)))
+	if n := w.requests(); n > 0 {
+		fields = append(fields, zap.Uint64("requests", n))
+	}
+	if words := e.exit.lastWords(); words != "" && (!w.reason.planned() || e.exit.code != 0 || e.exit.signal != 0) {
+		fields = append(fields, zap.String("stderr", words))
+	}
+	switch {
+	case w.cause != "":
+		s.log.Error("worker command cannot be executed", append(fields, zap.String("cause", w.cause))...)
+	case w.reason != "":
+		s.log.Info("worker gone", fields...)
+	case was == starting && e.exit.signal == 0 && e.exit.code == 0:
+		s.log.Error("worker exited with status 0 before it was ready: it must stay in the foreground and serve", fields...)
+	case was == starting:
+		s.log.Error("worker failed to start", fields...)
+	default:
+		s.log.Error("worker died", fields...)
+	}
+	w.died = why
+	s.workerGone(w, was)
+	s.bury(w)
+}
+
+// bury drops what we hold of a process.
+func (s *Supervisor) bury(w *worker) {
+	if w.state != gone {
+		s.enter(w, gone, 0)
+		s.workerGone(w, killing)
+	}
+	w.proc.Close()
+}
+
+// checkScored says once what a program without a scoreboard cannot be held to.
+func (s *Supervisor) checkScored(w *worker) {
+	if w.proc.Board().Joined() || w.pool.unscoredSaid {
+		return
+	}
+	var mute []string
+	if w.cfg.MaxRequests > 0 {
+		mute = append(mute, "max_requests")
+	}
+	if len(w.cfg.Bind) > 0 && w.cfg.Timeout > 0 {
+		mute = append(mute, "timeout")
+	}
+	if w.cfg.WorkerConnections > 0 {
+		mute = append(mute, "worker_connections")
+	}
+	if len(mute) > 0 {
+		w.pool.unscoredSaid = true
+		s.log.Info("worker keeps no scoreboard (it does not use pkg/worker): these settings have no effect",
+			append(w.fields(), zap.Strings("settings", mute))...)
+	}
+}
+
+// requests gives how many requests the worker has finished.
+func (w *worker) requests() uint64 { return w.proc.Board().Total(scoreboard.Finished) }
+
+func (w *worker) fields() []zap.Field {
+	return []zap.Field{zap.Stringer("worker", w.id), zap.Int("pid", w.proc.Pid()), zap.Int("generation", w.generation),
+		zap.Stringer("state", w.state)}
+}
