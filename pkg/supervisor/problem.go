@@ -103,6 +103,9 @@ func (o origin) String() string {
 	case fromEnvironment:
 		return "environment " + o.name
 	case fromFlag:
+		if o.name == "" {
+			return "command line"
+		}
 		return "flag --" + o.name
 	}
 	return "default"

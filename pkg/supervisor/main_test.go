@@ -1,0 +1,161 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"supervisor/pkg/protocol"
+)
+
+// envTestWorker makes this test binary one of the small, mostly misbehaving workers below.
+const envTestWorker = "TEST_WORKER"
+
+func TestMain(m *testing.M) {
+	if IsExecStub() {
+		ExecStub()
+	}
+	if mode := os.Getenv(envTestWorker); mode != "" {
+		testWorker(mode)
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// testWorker is one fault, or none. It speaks systemd's protocols only, so it is a foreign worker.
+func testWorker(mode string) {
+	mode, arg, _ := strings.Cut(mode, ":")
+	switch mode {
+	case "exit":
+		fmt.Fprintln(os.Stderr, "first line before the end")
+		fmt.Fprintln(os.Stderr, "cannot open the database")
+		code, _ := strconv.Atoi(arg)
+		os.Exit(code)
+	case "hang": // at boot
+		select {}
+	case "serve-then-exit":
+		notify("READY=1")
+		code, _ := strconv.Atoi(arg)
+		os.Exit(code)
+	case "segv":
+		notify("READY=1")
+		signal.Reset()
+		syscall.Kill(os.Getpid(), syscall.SIGSEGV)
+		time.Sleep(time.Minute)
+	case "ignore-term":
+		signal.Ignore(syscall.SIGTERM, syscall.SIGQUIT)
+		notify("READY=1")
+		select {}
+	case "flood":
+		go func() {
+			for {
+				notify("STATUS=" + time.Now().String())
+			}
+		}()
+		serve()
+	case "close-stdout":
+		os.Stdout.Close()
+		os.Stderr.Close()
+		serve()
+	case "forks":
+		// A child in the group that outlives its parent, unless the supervisor ends the group.
+		child := exec.Command("sleep", "600")
+		child.Start()
+		os.WriteFile(arg, []byte(strconv.Itoa(child.Process.Pid)), 0o600)
+		notify("READY=1")
+		time.Sleep(50 * time.Millisecond)
+		os.Exit(0)
+	case "environment":
+		text := strings.Join(os.Environ(), "\n") + "\n"
+		entries, _ := os.ReadDir("/proc/self/fd")
+		for _, e := range entries {
+			target, err := os.Readlink("/proc/self/fd/" + e.Name())
+			if err == nil {
+				text += "FD " + e.Name() + " " + target + "\n"
+			}
+		}
+		status, _ := os.ReadFile("/proc/self/status")
+		wd, _ := os.Getwd()
+		text += "PID " + strconv.Itoa(os.Getpid()) + "\nDIR " + wd + "\n" + string(status)
+		os.WriteFile(arg, []byte(text), 0o644)
+		serve()
+	case "watchdog": // beats, and then stops
+		notify("READY=1")
+		for range 5 {
+			notify("WATCHDOG=1")
+			time.Sleep(10 * time.Millisecond)
+		}
+		select {}
+	case "lines":
+		notify("READY=1")
+		n, _ := strconv.Atoi(arg)
+		for i := range n {
+			fmt.Printf("line %d %s\n", i, strings.Repeat("x", i%300))
+		}
+		select {}
+	case "usr1":
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGUSR1)
+		notify("READY=1")
+		for range c {
+			fmt.Println("reopened")
+		}
+	case "memory":
+		n, _ := strconv.Atoi(arg)
+		hog := make([]byte, n<<20)
+		for i := 0; i < len(hog); i += 4096 {
+			hog[i] = 1
+		}
+		serve()
+		_ = hog[0]
+	default:
+		serve()
+	}
+}
+
+// serve answers on the inherited sockets until TERM.
+func serve() {
+	n, _ := strconv.Atoi(os.Getenv(protocol.EnvListenFDs))
+	if os.Getenv(protocol.EnvListenPID) != strconv.Itoa(os.Getpid()) {
+		n = 0
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if ms, err := strconv.Atoi(r.FormValue("sleep")); err == nil {
+			time.Sleep(time.Duration(ms) * time.Millisecond)
+		}
+		fmt.Fprintf(w, "%s %d %s", os.Getenv(protocol.EnvWorker), os.Getpid(), os.Getenv("VERSION"))
+	})
+	srv := &http.Server{Handler: mux}
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	for i := range n {
+		ln, err := net.FileListener(os.NewFile(uintptr(protocol.FirstFD+i), "socket"))
+		if err != nil {
+			panic(err)
+		}
+		go srv.Serve(ln)
+	}
+	notify("READY=1")
+	<-term
+	srv.Shutdown(context.Background())
+}
+
+func notify(text string) {
+	conn, err := net.Dial("unixgram", os.Getenv(protocol.EnvNotifySocket))
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	io.WriteString(conn, text)
+}

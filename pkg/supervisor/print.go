@@ -1,0 +1,127 @@
+package supervisor
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// redacted stands where a secret was.
+const redacted = "REDACTED"
+
+// Print writes all settings in force as a config file: each line says where its value came from. Loading it gives the same
+// configuration, except where it says that a secret is redacted.
+func (c *Config) Print(w io.Writer) error {
+	out := &printer{w: bufio.NewWriter(w), sources: c.sources}
+	fmt.Fprintln(out.w, "[supervisor]")
+	for _, s := range supervisorSettings {
+		out.line(s.key, s.kind.show(s.field(c)), c.sources["supervisor."+s.key], "")
+	}
+	for _, p := range c.Pools {
+		fmt.Fprintf(out.w, "\n[pool.%s]\n", p.Name)
+		for _, s := range poolSettings {
+			from := c.sources[poolKey(p, s.key)]
+			switch {
+			case s.key == "command":
+				command, note := redactAll(p.Command)
+				out.line(s.key, quoteList(command), from, note)
+			case s.key == "env" && len(p.Env) > 0:
+				out.env(p)
+			default:
+				out.line(s.key, s.kind.show(s.field(p)), from, "")
+			}
+		}
+	}
+	return out.w.Flush()
+}
+
+type printer struct {
+	w       *bufio.Writer
+	sources map[string]origin
+}
+
+// keyWidth aligns the equal signs; valueWidth most of the comments.
+const (
+	keyWidth   = 19
+	valueWidth = 24
+)
+
+func (out *printer) line(key, value string, from origin, note string) {
+	source := from.String()
+	if from.note != "" {
+		source += ", " + from.note
+	}
+	if note != "" {
+		source += ", " + note
+	}
+	// A variable's name may be anything in somebody else's table, but here it is one that needs no quotes.
+	source = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?' // a file's name may hold a newline
+		}
+		return r
+	}, source)
+	fmt.Fprintf(out.w, "%-*s = %-*s # %s\n", keyWidth, key, valueWidth, value, source)
+}
+
+// env writes the variables as a table of its own, which therefore stands last in its pool.
+func (out *printer) env(p *PoolConfig) {
+	fmt.Fprintf(out.w, "\n[pool.%s.env]\n", p.Name)
+	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
+		value, note := redact(name, p.Env[name])
+		out.line(name, quote(value), out.sources[poolKey(p, "env."+name)], note)
+	}
+}
+
+// secretName are words in the names of variables whose values nobody prints into a terminal or a ticket.
+var secretName = regexp.MustCompile(`PASSW|PASSPHRASE|SECRET|TOKEN|KEY|CREDENTIAL|PRIVATE|_PASS$|^PASS$|PWD.`)
+
+// secretFlag are the flags of a worker's command that hold a secret.
+var secretFlag = regexp.MustCompile(`(?i)^--?[a-z0-9-]*(passw|secret|token|api-?key|credential)[a-z0-9-]*=?`)
+
+// redact hides a value that looks like a secret: by its variable's name, or a URL with userinfo.
+func redact(name, value string) (_, note string) {
+	if value != "" && secretName.MatchString(strings.ToUpper(name)) {
+		return redacted, "redacted"
+	}
+	return redactURL(value)
+}
+
+// userinfo finds what stands between :// and @ where url.Parse gives up.
+var userinfo = regexp.MustCompile(`(://)[^/?#\s]*@`)
+
+func redactURL(value string) (_, note string) {
+	if u, err := url.Parse(value); err == nil && u.User == nil && u.RawQuery == "" {
+		return value, ""
+	}
+	hidden := userinfo.ReplaceAllString(value, "${1}"+redacted+"@")
+	if hidden == value {
+		return value, ""
+	}
+	return hidden, "redacted"
+}
+
+// redactAll hides secrets in a command.
+func redactAll(argv []string) (_ []string, note string) {
+	shown := slices.Clone(argv)
+	for i, arg := range argv {
+		flag := secretFlag.FindString(arg)
+		switch {
+		case strings.HasSuffix(flag, "=") && len(arg) > len(flag):
+			shown[i], note = flag+redacted, "redacted"
+		case i > 0 && secretFlag.FindString(argv[i-1]) == argv[i-1] && !strings.HasSuffix(argv[i-1], "=") && !strings.HasPrefix(arg, "-"):
+			shown[i], note = redacted, "redacted"
+		default:
+			var n string
+			if shown[i], n = redactURL(arg); n != "" {
+				note = n
+			}
+		}
+	}
+	return shown, note
+}
