@@ -118,12 +118,12 @@ func (o origin) before(other origin) bool {
 	return o.line < other.line
 }
 
-// nearest gives the candidate that a misspelt word probably means, or "".
-func nearest(word string, candidates []string) string {
+// Nearest gives the candidate that a misspelt word probably means, or "".
+func Nearest(word string, candidates []string) string {
 	plain := func(s string) string { return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(s)) }
 	best, bestDistance := "", len(plain(word))/3+1
 	for _, c := range candidates {
-		if d := editDistance(plain(word), plain(c)); d < bestDistance || (d == bestDistance && best == "") {
+		if d := editDistance(plain(word), plain(c)); d < bestDistance {
 			best, bestDistance = c, d
 		}
 	}
@@ -132,7 +132,7 @@ func nearest(word string, candidates []string) string {
 
 // didYouMean gives the tail of an error about a misspelt word.
 func didYouMean(word string, candidates []string) string {
-	if c := nearest(word, candidates); c != "" {
+	if c := Nearest(word, candidates); c != "" {
 		return fmt.Sprintf("; did you mean %s?", c)
 	}
 	return ""
