@@ -4,14 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +30,7 @@ func (c *Config) Check() (summary string, err error) {
 		workers += p.Workers
 		binds += len(p.Bind)
 		ck.command(p)
+		ck.rights(p)
 		for _, b := range p.Bind {
 			if err := ck.bind(b); err != nil {
 				ck.problems = append(ck.problems, Problem{
@@ -149,154 +146,31 @@ func isExecutable(path string) error {
 	return nil
 }
 
-func (ck *checker) bind(b Bind) error {
-	switch b.Network {
-	case "systemd":
-		return ck.inherited(b.Address)
-	case "unix":
-		return ck.bindUnix(b)
+// rights looks whether we may do to a worker what the pool asks for.
+func (ck *checker) rights(p *PoolConfig) {
+	if u, err := lookupUser(p.User); p.User != "" && err == nil && u.Uid != strconv.Itoa(os.Geteuid()) && !capable(unix.CAP_SETUID) {
+		ck.problems.add(ck.at(p, "user"), poolKey(p, "user"), "only root may run workers as %s", p.User)
 	}
-	return ck.bindTCP(b)
+	if gid, err := lookupGroup(p.Group); p.Group != "" && err == nil && gid != os.Getegid() && !capable(unix.CAP_SETGID) {
+		ck.problems.add(ck.at(p, "group"), poolKey(p, "group"), "only root may run workers with the group %s", p.Group)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && p.RlimitNofile > limit.Max && !capable(unix.CAP_SYS_RESOURCE) {
+		ck.problems.add(ck.at(p, "rlimit_nofile"), poolKey(p, "rlimit_nofile"), "%d is above our own hard limit of %d", p.RlimitNofile, limit.Max)
+	}
 }
 
-// inherited: a check does not run under the unit, so it can tell only when it was given sockets.
-func (ck *checker) inherited(name string) error {
-	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil
-	}
-	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
-	if !slices.Contains(names, name) {
-		return fmt.Errorf("systemd passed no socket of that name (it passed: %s)", strings.Join(names, ", "))
-	}
-	return nil
-}
-
-// bindTCP binds, but does not listen: so no client ever reaches the socket, and a supervisor that starts at this moment gets the
-// address nevertheless.
-func (ck *checker) bindTCP(b Bind) error {
-	addr, family, err := resolve(b)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) && family == unix.AF_INET6 && b.Network == "tcp" && isWildcard(addr) {
-		family, addr = unix.AF_INET, &unix.SockaddrInet4{Port: addr.(*unix.SockaddrInet6).Port} // a machine without IPv6
-		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := prepare(fd, family, b, addr); err != nil {
-		return err
-	}
-	err = unix.Bind(fd, addr)
-	switch {
-	case errors.Is(err, unix.EADDRINUSE):
-		return ck.holderOf(b, addr)
-	case errors.Is(err, unix.EACCES):
-		return errors.New("permission denied: low ports are for root, or for CAP_NET_BIND_SERVICE (see net.ipv4.ip_unprivileged_port_start)")
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return errors.New("this machine does not have that address")
-	}
-	return err
-}
-
-// holderOf is nil when all that is in an address's way belongs to the running instance.
-func (ck *checker) holderOf(b Bind, addr unix.Sockaddr) error {
-	found, err := tcpListeners()
-	if err != nil {
-		return fmt.Errorf("in use, and one cannot see by whom: %w", err)
-	}
-	var strangers []int
-	conflicts, ours := 0, 0
-	for _, s := range found {
-		if !conflict(b, addr, s.address) {
-			continue
-		}
-		conflicts++
-		if ck.instance != 0 && holdsSocket(ck.instance, s.inode) {
-			ours++
-			continue
-		}
-		for _, pid := range socketHolders(s.inode) {
-			if !slices.Contains(strangers, pid) {
-				strangers = append(strangers, pid)
+// capable reports whether we have a capability; where /proc does not tell, root has all.
+func capable(capability int) bool {
+	data, err := os.ReadFile("/proc/self/status")
+	if err == nil {
+		for line := range strings.Lines(string(data)) {
+			if mask, ok := strings.CutPrefix(line, "CapEff:"); ok {
+				if n, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64); err == nil {
+					return n>>capability&1 == 1
+				}
 			}
 		}
 	}
-	if conflicts > 0 && ours == conflicts {
-		return nil
-	}
-	return fmt.Errorf("address already in use by %s", describe(strangers))
-}
-
-// conflict reports whether a listening socket stands in the way of an address.
-func conflict(b Bind, addr unix.Sockaddr, other netip.AddrPort) bool {
-	mine := sockaddrPort(addr)
-	if mine.Port() != other.Port() {
-		return false
-	}
-	ip, otherIP := mine.Addr(), other.Addr().Unmap()
-	if ip == otherIP || (ip.IsUnspecified() && ip.Is4() == otherIP.Is4()) || (otherIP.IsUnspecified() && ip.Is4() == otherIP.Is4()) {
-		return true
-	}
-	// Across the families: a wildcard IPv6 socket takes IPv4 as well, ours when it is no tcp6, the other's unless it says so,
-	// which /proc does not tell. Bind said "in use" already, so one looks rather too wide.
-	return (ip.Is6() && ip.IsUnspecified() && b.Network == "tcp") || (otherIP.Is6() && otherIP.IsUnspecified() && ip.Is4())
-}
-
-func sockaddrPort(addr unix.Sockaddr) netip.AddrPort {
-	switch a := addr.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
-	}
-	return netip.AddrPort{}
-}
-
-// bindUnix never binds and never removes: it looks at what is in the way.
-func (ck *checker) bindUnix(b Bind) error {
-	path := b.Address
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		dir := filepath.Dir(path)
-		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-			return fmt.Errorf("cannot make a socket in %s: %w", dir, err)
-		}
-		return nil
-	case err != nil:
-		return withoutPath(err)
-	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is in the way: %s, not a socket; remove it or bind elsewhere", path, kind(info.Mode()))
-	}
-	if inode, ok := unixListener(path); ok && ck.instance != 0 && holdsSocket(ck.instance, inode) {
-		return nil
-	}
-	conn, err := net.Dial("unix", path)
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		if err := unix.Access(filepath.Dir(path), unix.W_OK|unix.X_OK); err != nil {
-			return fmt.Errorf("cannot replace the stale socket %s: %w", path, err)
-		}
-		return nil // nobody behind it: a start replaces it
-	case err != nil && !errors.Is(err, syscall.EAGAIN):
-		return fmt.Errorf("cannot tell whether it is in use: %w", err)
-	}
-	var pids []int
-	if inode, ok := unixListener(path); ok {
-		pids = socketHolders(inode)
-	}
-	if conn != nil {
-		defer conn.Close()
-		if raw, err := conn.(*net.UnixConn).SyscallConn(); err == nil && len(pids) == 0 {
-			pids = append(pids, ownerPID(raw))
-		}
-	}
-	if ck.instance != 0 && slices.Contains(pids, ck.instance) {
-		return nil
-	}
-	return fmt.Errorf("another process listens there: %s", describe(pids))
+	return os.Geteuid() == 0
 }

@@ -41,10 +41,11 @@ const (
 
 // exitStatus is how a process ended.
 type exitStatus struct {
-	code   int            // when signal is 0
-	signal syscall.Signal // that ended it
-	tail   []string       // its last lines on stderr
-	oom    bool           // the kernel killed a process of our cgroup for want of memory meanwhile
+	code     int            // when signal is 0
+	signal   syscall.Signal // that ended it
+	tail     []string       // its last lines on stderr
+	panicked bool           // a Go program that ended in a panic or a runtime error: status 2
+	oom      bool           // the kernel killed a process of our cgroup for want of memory meanwhile
 }
 
 // process is what the state machine needs of the program behind a worker. Tests run the loop on fake ones.

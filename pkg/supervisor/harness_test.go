@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -44,7 +45,7 @@ func testPool(mode string) *PoolConfig {
 		Name: "web", Command: []string{"/proc/self/exe"}, Backlog: 512, Sockets: SocketsPerSlot, Workers: 1, MaxUnavailable: 1,
 		BootTimeout: eventually, GracefulTimeout: eventually, KeepAlive: 5 * time.Second, OrphanTimeout: time.Second,
 		Ready: ReadyNotify, Replace: ReplaceRolling, Output: OutputPrefix, Umask: -1,
-		Env: map[string]string{envTestWorker: mode},
+		Env: map[string]string{envTestWorker: mode, "GORACE": "atexit_sleep_ms=0"},
 	}
 }
 
@@ -241,4 +242,15 @@ func freePort(t *testing.T) string {
 	}
 	defer ln.Close()
 	return ln.Addr().String()
+}
+
+// setDisposition sets a signal's kernel disposition (1 is SIG_IGN) and gives the way back.
+func setDisposition(sig syscall.Signal, handler uintptr) func() {
+	type sigaction struct{ handler, flags, restorer, mask uintptr }
+	var old sigaction
+	set := func(now, before *sigaction) {
+		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(now)), uintptr(unsafe.Pointer(before)), 8, 0, 0)
+	}
+	set(&sigaction{handler: handler}, &old)
+	return func() { set(&old, nil) }
 }

@@ -49,9 +49,11 @@ func testWorker(mode string) {
 		os.Exit(code)
 	case "segv":
 		notify("READY=1")
-		signal.Reset()
-		syscall.Kill(os.Getpid(), syscall.SIGSEGV)
-		time.Sleep(time.Minute)
+		syscall.Exec("/bin/sh", []string{"sh", "-c", "kill -SEGV $$"}, nil) // Go's runtime would turn it into a status 2
+	case "panic":
+		notify("READY=1")
+		go panic("out of luck")
+		select {}
 	case "ignore-term":
 		signal.Ignore(syscall.SIGTERM, syscall.SIGQUIT)
 		notify("READY=1")

@@ -24,7 +24,8 @@ type outputPipe struct {
 
 	// Only used by run, and by finish after it.
 	partial []byte   // a line whose end has not come yet
-	tail    [][]byte // the last lines of stderr
+	tail    [][]byte // the last lines of stderr, or the first ones of a Go crash
+	crash   bool     // they are a Go crash
 }
 
 const (
@@ -122,19 +123,30 @@ func (p *outputPipe) remember(line []byte) {
 	if len(line) == 0 {
 		return
 	}
+	if goCrash(line) {
+		p.crash, p.tail = true, nil
+	}
 	if len(p.tail) == tailSize {
+		if p.crash {
+			return
+		}
 		p.tail = p.tail[1:]
 	}
 	p.tail = append(p.tail, append([]byte(nil), line[:min(len(line), tailLine)]...))
 }
 
-// finish waits for the rest of a dead worker's output and gives its last lines.
-func (p *outputPipe) finish() []string {
+// goCrash reports whether a Go program's last words begin here: what matters comes first there, the stacks follow.
+func goCrash(line []byte) bool {
+	return bytes.HasPrefix(line, []byte("panic: ")) || bytes.HasPrefix(line, []byte("fatal error: ")) ||
+		bytes.HasPrefix(line, []byte("SIGSEGV: ")) || bytes.HasPrefix(line, []byte("SIGABRT: "))
+}
+
+// finish waits for the rest of a dead worker's output and gives its last words, and whether they are a Go crash.
+func (p *outputPipe) finish() (words []string, crash bool) {
 	p.file.SetReadDeadline(time.Now().Add(outputGrace))
 	<-p.done
-	var lines []string
 	for _, line := range p.tail {
-		lines = append(lines, string(line))
+		words = append(words, string(line))
 	}
-	return lines
+	return words, p.crash
 }

@@ -235,9 +235,9 @@ func (c *child) wait(tell func(event)) {
 		exit.oom = after > kills
 	}
 	for _, p := range c.out {
-		lines := p.finish()
+		words, crash := p.finish()
 		if p.stream == streamErr {
-			exit.tail = lines
+			exit.tail, exit.panicked = words, crash && exit.code == 2
 		}
 	}
 	tell(event{fact: factExited, exit: exit})

@@ -36,11 +36,13 @@ func (r reason) planned() bool {
 	return true
 }
 
-// of gives the reason of an exit that nobody asked for: exit:3, crash:SIGSEGV, oom.
+// of gives the reason of an exit that nobody asked for: exit:3, crash:SIGSEGV, crash:panic, oom.
 func (e exitStatus) reason() reason {
 	switch {
 	case e.oom:
 		return "oom"
+	case e.panicked:
+		return "crash:panic"
 	case e.signal != 0:
 		return reason("crash:" + unix.SignalName(e.signal))
 	}

@@ -18,7 +18,7 @@ func TestServesReloadsAndStops(t *testing.T) {
 	mustGet(t, addr, "/")
 
 	pool2 := *pool
-	pool2.Env = map[string]string{envTestWorker: "serve", "VERSION": "two"}
+	pool2.Env = map[string]string{envTestWorker: "serve", "VERSION": "two", "GORACE": "atexit_sleep_ms=0"}
 	m.reload(testConfig(&pool2), nil)
 	m.await("reload done", 1)
 	for range 20 {
@@ -55,7 +55,7 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 	before := m.pids()
 
 	broken := *pool
-	broken.Env = map[string]string{envTestWorker: "exit:3"}
+	broken.Env = map[string]string{envTestWorker: "exit:3", "GORACE": "atexit_sleep_ms=0"}
 	m.reload(testConfig(&broken), nil)
 	e := m.await("reload failed, nothing changed", 1)
 	if text := e.ContextMap()["error"].(string); !strings.Contains(text, "exit:3") {
