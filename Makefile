@@ -48,7 +48,7 @@ lint: ## staticcheck (pinned) and the rules of this house
 	go run $(STATICCHECK) ./...
 	@scripts/house-rules.sh
 
-bench: build deps ## Go benchmarks, then throughput against bare, prefork and nginx (about 6 minutes)
+bench: deps ## Go benchmarks, then throughput against bare, prefork and nginx (about 6 minutes)
 	go test -run '^$$' -bench . -benchmem ./...
 	go run ./bench/compare
 	go run ./bench/idle
