@@ -1,0 +1,36 @@
+package worker
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+
+	"supervisor/pkg/protocol"
+)
+
+var errNoDescriptors = protocol.ErrTruncated
+
+func takeMove(rx *os.File) (net.Conn, protocol.Move, error) {
+	raw, err := rx.SyscallConn()
+	if err != nil {
+		return nil, protocol.Move{}, err
+	}
+	return protocol.Take(raw)
+}
+
+func giveMove(tx *os.File, conn net.Conn, m protocol.Move) error {
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return errors.New("not a socket")
+	}
+	rawConn, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	rawTx, err := tx.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return protocol.Give(rawTx, rawConn, m)
+}

@@ -1,0 +1,20 @@
+//go:build !linux
+
+package worker
+
+import (
+	"errors"
+	"net"
+	"os"
+
+	"supervisor/pkg/protocol"
+)
+
+// Connections do not move here: no supervisor passes an adopt socket.
+var errNoDescriptors = errors.New("unsupported")
+
+func takeMove(*os.File) (net.Conn, protocol.Move, error) {
+	return nil, protocol.Move{}, os.ErrClosed
+}
+
+func giveMove(*os.File, net.Conn, protocol.Move) error { return errors.ErrUnsupported }

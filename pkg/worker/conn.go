@@ -1,0 +1,314 @@
+package worker
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"supervisor/pkg/protocol"
+	"supervisor/pkg/scoreboard"
+)
+
+// Conn is a connection that this worker serves. It counts, knows when it stands between two requests (boundary.go), and lets only one
+// side write the answer of an overdue request (phase.go). Servers use it as a net.Conn; its other methods are for their adapters.
+type Conn struct {
+	// Set once.
+	w      *Worker
+	gate   *gate
+	raw    net.Conn // TCP or unix
+	remote net.Addr
+	sc     *scoreboard.Conn
+
+	// Used by the serving goroutine only (and by those that read for it, one after the other).
+	fresh     bool          // no byte was read since the connection came, or since the last answer
+	virgin    bool          // no byte was read at all
+	fixed     bool          // cannot move: TLS, HTTP/2, a foreign protocol, hijacked
+	dirty     bool          // the server may hold back answers of earlier requests
+	lingering bool          // the read deadline is ours
+	deadlines int           // read deadlines set since the last answer
+	wish      time.Time     // the read deadline that the server wants
+	moved     bool          // came from another process with requests served, and its first byte is still to come
+	readFor   time.Duration // moved: the server's own patience once that byte is there
+	since     time.Time     // moved: when it came
+	stale     time.Duration // how much too early the server's next read deadline is
+	served    uint64        // requests, here and before
+	start     int64         // of the running handler
+
+	// Shared and safe.
+	lame     atomic.Bool   // the next answer is the last one
+	wait     atomic.Uint32 // see boundary.go
+	pokeMu   sync.Mutex    // held while a poke sets the deadline
+	phase    atomic.Uint64 // see phase.go
+	began    atomic.Int64  // start of the running handler, moved on by waits for the client and by Extend
+	hijacked atomic.Bool
+	multi    atomic.Bool // HTTP/2: many requests at once, nobody stands between two
+	closed   atomic.Bool
+	released atomic.Bool // the scoreboard record was given back
+
+	prev, next *Conn // guarded by registry.mu
+}
+
+// registry is the list of open connections.
+type registry struct {
+	mu   sync.Mutex
+	head *Conn
+}
+
+func (r *registry) add(c *Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.next = r.head; c.next != nil {
+		c.next.prev = c
+	}
+	r.head = c
+}
+
+func (r *registry) remove(c *Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		r.head = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	}
+	c.prev, c.next = nil, nil
+}
+
+// each calls f for every connection. f must not block, nor close a connection.
+func (r *registry) each(f func(*Conn)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := r.head; c != nil; c = c.next {
+		f(c)
+	}
+}
+
+// wrap makes the Conn of a new connection.
+func (g *gate) wrap(raw net.Conn, m protocol.Move, how scoreboard.Counter) *Conn {
+	w := g.w
+	c := &Conn{
+		w: w, gate: g, raw: raw, remote: raw.RemoteAddr(), sc: w.board.Open(),
+		fresh: g.server != nil, virgin: true, fixed: g.server == nil,
+		moved: m.Served > 0, served: m.Served,
+	}
+	if addr, err := netip.ParseAddrPort(m.Remote); err == nil {
+		c.remote = net.TCPAddrFromAddrPort(addr)
+	}
+	if c.moved {
+		c.since = time.Now()
+		c.SetReadDeadline(time.Time{})
+	}
+	w.open.Add(1)
+	w.registry.add(c)
+	c.sc.Add(how, 1)
+	return c
+}
+
+// Read reads. Between two requests it is also where a connection moves or ends in a drain.
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.fresh && c.atBoundary(len(p)) {
+		return c.await(p)
+	}
+	word := c.phase.Load()
+	switch word & phaseMask {
+	case phaseHandler:
+		if len(p) > 1 { // net/http reads one byte in the background of a handler: that is nobody's wait
+			return c.readBody(p, word)
+		}
+	case phaseTimedOut, phaseDead, phaseGone:
+		return 0, io.EOF
+	}
+	n, err := c.raw.Read(p)
+	c.arrived(n)
+	return n, err
+}
+
+// arrived accounts for bytes that were read.
+func (c *Conn) arrived(n int) {
+	if n > 0 {
+		c.fresh, c.virgin = false, false
+		c.sc.Add(scoreboard.BytesIn, uint64(n))
+	}
+}
+
+// Write writes, unless the request's time is over.
+func (c *Conn) Write(p []byte) (int, error) {
+	resume, err := c.claim(p)
+	if err == errGone {
+		return len(p), nil
+	} else if err != nil {
+		return 0, err
+	}
+	n, err := c.raw.Write(p)
+	c.departed(n, resume)
+	return n, err
+}
+
+// ReadFrom lets a server send a file without copying it.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	raw, ok := c.raw.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{c}, r)
+	}
+	resume, err := c.claim(nil)
+	if err == errGone {
+		return io.Copy(io.Discard, r)
+	} else if err != nil {
+		return 0, err
+	}
+	n, err := raw.ReadFrom(r)
+	c.departed(int(n), resume)
+	return n, err
+}
+
+// departed accounts for bytes that were written.
+func (c *Conn) departed(n int, resume uint64) {
+	c.dirty = false
+	if n > 0 {
+		c.sc.Add(scoreboard.BytesOut, uint64(n))
+	}
+	if resume != 0 {
+		c.resume(resume)
+	}
+}
+
+// CloseWrite says that nothing more will be written.
+func (c *Conn) CloseWrite() error {
+	if s := c.phase.Load() & phaseMask; s == phaseGone {
+		return nil
+	}
+	if raw, ok := c.raw.(interface{ CloseWrite() error }); ok {
+		return raw.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// Close ends the connection here: for good, or only our descriptor when another worker has it.
+func (c *Conn) Close() error {
+	if !c.closed.CompareAndSwap(false, true) {
+		return c.raw.Close()
+	}
+	defer c.leave()
+	if c.phase.Load()&phaseMask == phaseGone {
+		return c.raw.Close()
+	}
+	c.sc.Add(scoreboard.Closed, 1)
+	if c.w.mode.Load() != serving && unread(c.raw) > 0 {
+		c.lingerClose() // a plain close would reset the connection, and could take the last answer with it
+		return nil
+	}
+	return c.raw.Close()
+}
+
+// leave takes the connection off all lists.
+func (c *Conn) leave() {
+	c.w.registry.remove(c)
+	if !c.running() {
+		c.release() // else End does
+	}
+	left := c.w.open.Add(-1)
+	if c.w.settings.MaxConns > 0 {
+		c.w.mu.Lock()
+		c.w.turn.Broadcast()
+		c.w.mu.Unlock()
+	}
+	if left == 0 {
+		c.w.tellSettled()
+	}
+}
+
+// release gives the scoreboard record back once the connection is closed and no handler of it runs.
+func (c *Conn) release() {
+	if c.released.CompareAndSwap(false, true) {
+		c.w.board.Release(c.sc)
+	}
+}
+
+// lingerTime is how long a connection whose last answer is out waits for the client to read it and to hang up.
+const lingerTime = 500 * time.Millisecond
+
+// lingerClose sends FIN, throws away what the client still sends, and closes when it hangs up, or after lingerTime.
+func (c *Conn) lingerClose() {
+	raw := c.raw
+	if half, ok := raw.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+	}
+	timer := time.AfterFunc(lingerTime, func() { raw.Close() })
+	go func() {
+		io.Copy(io.Discard, struct{ io.Reader }{raw})
+		timer.Stop()
+		raw.Close()
+	}()
+}
+
+// LocalAddr gives the server's address.
+func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
+
+// RemoteAddr gives the client's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline sets both deadlines.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetReadDeadline sets the read deadline. While a moved connection has not sent its first byte the server's deadline for a new
+// connection's first byte is replaced by the one for an idle connection, which this one is; net/http also takes the time for the
+// whole first request before it waits, so that one is moved on by the wait.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	switch c.phase.Load() & phaseMask {
+	case phaseTimedOut, phaseDead, phaseGone:
+		return nil
+	}
+	c.deadlines++
+	if c.moved && c.virgin {
+		c.readFor = 0
+		if !t.IsZero() {
+			c.readFor = time.Until(t)
+		}
+		t = time.Time{}
+		if c.gate.server.Idle > 0 {
+			t = time.Now().Add(c.gate.server.Idle)
+		}
+	}
+	if c.stale > 0 {
+		if !t.IsZero() {
+			t = t.Add(c.stale)
+		}
+		c.stale = 0
+	}
+	c.wish = t
+	return c.raw.SetReadDeadline(t)
+}
+
+// SetWriteDeadline sets the write deadline.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	switch c.phase.Load() & phaseMask {
+	case phaseTimedOut, phaseDead, phaseGone:
+		return nil
+	}
+	return c.raw.SetWriteDeadline(t)
+}
+
+// SetKeepAlive and SetKeepAlivePeriod are what fasthttp's TCPKeepalive calls.
+func (c *Conn) SetKeepAlive(on bool) error {
+	if tcp, ok := c.raw.(*net.TCPConn); ok {
+		return tcp.SetKeepAlive(on)
+	}
+	return nil
+}
+
+// SetKeepAlivePeriod sets the time between keep-alive probes.
+func (c *Conn) SetKeepAlivePeriod(d time.Duration) error {
+	if tcp, ok := c.raw.(*net.TCPConn); ok {
+		return tcp.SetKeepAlivePeriod(d)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package worker
+
+import (
+	"time"
+
+	"supervisor/pkg/protocol"
+	"supervisor/pkg/scoreboard"
+)
+
+// StopTimeout is the deadline of a drain that came without one: a TERM, or a supervisor that is gone.
+const StopTimeout = 30 * time.Second
+
+// drain begins to stop, or changes how this worker stops. Only the loop calls it.
+func (w *Worker) drain(how string) {
+	mode := moving
+	if how == protocol.DrainClose {
+		mode = closing
+	}
+	w.mu.Lock()
+	first := w.mode.Load() == serving
+	w.mode.Store(mode)
+	if first {
+		close(w.draining)
+	}
+	for _, g := range w.gates {
+		g.swept, g.sweepTill = false, time.Time{}
+		if mode == closing && g.socket.ours {
+			closeQueue(g.socket.Listener)
+		}
+		if g.accepting && !g.closed {
+			g.wake()
+		}
+	}
+	w.turn.Broadcast()
+	w.mu.Unlock()
+
+	if first {
+		w.board.SetState(scoreboard.Draining)
+		w.notify.send("STOPPING=1")
+	}
+	w.registry.each((*Conn).poke)
+	w.tellSettled()
+}
+
+// undrain takes a drain back. Connections that moved are gone; those that were told Connection: close will close. Only the loop
+// calls it.
+func (w *Worker) undrain() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if mode := w.mode.Load(); mode == serving || mode == ended {
+		return
+	}
+	w.mode.Store(serving)
+	w.draining = make(chan struct{})
+	w.board.SetState(scoreboard.Serving)
+	w.turn.Broadcast()
+}
+
+// adopt says whether to take connections of others. Only the loop calls it.
+func (w *Worker) adopt(on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.adopting = on
+	for _, g := range w.gates {
+		if g.isAdopt && g.accepting && !on {
+			g.wake()
+		}
+	}
+	w.turn.Broadcast()
+}
+
+// tellSettled makes the loop look whether a drain is complete.
+func (w *Worker) tellSettled() {
+	select {
+	case w.settled <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// isSettled reports whether a drain is complete: nobody is let in, nobody is left.
+func (w *Worker) isSettled() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mode.Load() == serving {
+		return false
+	}
+	for _, g := range w.gates {
+		if g.accepting && !g.closed && !g.parked { // it may have a connection in its hands
+			return false
+		}
+	}
+	return w.open.Load() == 0 && w.busy.Load() == 0
+}
+
+// finish ends the process's service: every Serve returns. What is still open is cut and counted. Only the loop calls it.
+func (w *Worker) finish() {
+	w.mu.Lock()
+	over := w.mode.Swap(ended) == ended
+	if !over {
+		select {
+		case <-w.draining:
+		default:
+			close(w.draining) // a quick stop comes without a drain
+		}
+		close(w.end)
+	}
+	for _, g := range w.gates {
+		if g.accepting && !g.closed {
+			g.wake()
+		}
+	}
+	w.turn.Broadcast()
+	w.mu.Unlock()
+	w.registry.each(func(c *Conn) {
+		c.sc.Add(scoreboard.ForceShut, 1)
+		c.raw.Close()
+	})
+}

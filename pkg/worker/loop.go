@@ -1,0 +1,179 @@
+package worker
+
+import (
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"supervisor/pkg/protocol"
+	"supervisor/pkg/scoreboard"
+)
+
+// loop owns the mode: it alone starts, changes and ends drains. The others tell it facts.
+func (w *Worker) loop(signals <-chan signal) {
+	var (
+		commands  = w.commands()   // nil: nobody commands, or nobody any more
+		committed bool             // the supervisor said that our generation is in force
+		deadline  <-chan time.Time // of the drain that is on
+		orphaned  <-chan time.Time // when to stop without a supervisor
+	)
+	drain := func(how string, within time.Duration) {
+		w.drain(how)
+		deadline = time.After(within)
+	}
+	for {
+		select {
+		case c, ok := <-commands:
+			if !ok {
+				commands = nil
+				if wait := w.settings.OrphanTimeout; committed {
+					complain("the supervisor is gone: serving on for %v", wait)
+					orphaned = time.After(wait)
+				} else {
+					complain("the supervisor is gone before it committed to this generation: stopping")
+					drain(protocol.DrainClose, StopTimeout)
+				}
+				continue
+			}
+			switch c.Verb {
+			case protocol.VerbDrain:
+				how, within, err := c.DrainArgs()
+				if err != nil {
+					complain("%v", err)
+					continue
+				}
+				drain(how, within)
+			case protocol.VerbUndrain:
+				w.undrain()
+				deadline = nil
+			case protocol.VerbAdopt:
+				w.adopt(c.Arg(0) == "on")
+			case protocol.VerbCommit:
+				committed = true
+			case protocol.VerbReopen:
+				w.reopenLogs()
+			case protocol.VerbDump:
+				go dump(os.Stderr)
+			}
+
+		case s := <-signals:
+			switch {
+			case s == signalReopen:
+				w.reopenLogs()
+			case !w.begun.Load():
+				os.Exit(0) // nothing was started: nothing to drain, and nobody who would see the end
+			case s == signalStop && w.mode.Load() != closing:
+				drain(protocol.DrainClose, StopTimeout)
+			case s == signalQuick:
+				if w.mode.Load() == ended {
+					os.Exit(1) // asked for a second time: main hangs after Serve
+				}
+				w.finish()
+			}
+
+		case <-orphaned:
+			orphaned = nil
+			if w.mode.Load() == serving {
+				drain(protocol.DrainClose, StopTimeout)
+			}
+
+		case <-deadline:
+			deadline = nil
+			w.finish()
+
+		case <-w.settled:
+			if deadline != nil && w.isSettled() {
+				deadline = nil
+				w.finish()
+			}
+		}
+	}
+}
+
+// commands reads the control channel. The channel is closed when the supervisor is gone, and nil when there was none.
+func (w *Worker) commands() <-chan protocol.Command {
+	control := w.inherited.control
+	if control == nil {
+		return nil
+	}
+	commands := make(chan protocol.Command)
+	go func() {
+		defer close(commands)
+		packet := make([]byte, protocol.MaxCommand)
+		for {
+			n, err := control.Read(packet)
+			if err != nil {
+				if err != io.EOF {
+					complain("control: %v", err)
+				}
+				return
+			}
+			if c, err := protocol.ParseCommand(packet[:n]); err == nil {
+				commands <- c
+			}
+		}
+	}()
+	return commands
+}
+
+// tell sends a command to the supervisor. It never waits: when the channel is full the supervisor has more to read than it can
+// use already.
+func (w *Worker) tell(c protocol.Command) {
+	if control := w.inherited.control; control != nil {
+		control.SetWriteDeadline(time.Now().Add(notifyPatience))
+		control.Write(c.Packet())
+	}
+}
+
+// recycle asks the supervisor, once per reason, to replace this process. It serves on until it is told to drain.
+func (w *Worker) recycle(reason string) {
+	once := &w.recycling[0]
+	if reason == protocol.RecycleTimeout {
+		once = &w.recycling[1]
+	}
+	once.Do(func() { go w.tell(protocol.Command{Verb: protocol.VerbRecycle, Args: []string{reason}}) })
+}
+
+func (w *Worker) reopenLogs() {
+	w.mu.Lock()
+	hooks := w.reopen
+	w.mu.Unlock()
+	for _, f := range hooks {
+		f()
+	}
+}
+
+// limit is the part of max_requests that one shard may use up before the total is looked at.
+type limit struct {
+	next atomic.Uint64
+	_    [120]byte // two cache lines: the next shard's counter is another processor's
+}
+
+// setLimits divides max_requests among the shards.
+func (w *Worker) setLimits() {
+	mark := never
+	if w.settings.MaxRequests > 0 {
+		mark = max(1, w.settings.MaxRequests/scoreboard.Shards)
+	}
+	for i := range w.limits {
+		w.limits[i].next.Store(mark)
+	}
+}
+
+// never is a mark that no counter reaches.
+const never uint64 = 1<<64 - 1
+
+// overLimit looks at the total after a shard has finished its n-th request, and sets the shard's next mark: when every shard uses up
+// an eighth of what is left, the limit cannot be passed by more than one request a shard.
+func (w *Worker) overLimit(shard int, n uint64) {
+	total := w.board.Total(scoreboard.Finished)
+	if total >= w.settings.MaxRequests {
+		for i := range w.limits {
+			w.limits[i].next.Store(never)
+		}
+		w.recycle(protocol.RecycleMaxRequests)
+		return
+	}
+	w.limits[shard].next.Store(n + max(1, (w.settings.MaxRequests-total)/scoreboard.Shards))
+}

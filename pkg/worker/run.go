@@ -1,0 +1,49 @@
+package worker
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrDraining is the cause of the end of Run's context.
+var ErrDraining = errors.New("worker: told to stop")
+
+// Run runs a program without a listener, a job runner for instance. It says READY=1 and calls f. When the supervisor (or TERM) stops
+// this worker, the context ends with ErrDraining: f takes nothing more, finishes what it has, and returns. Run gives f's error, or nil
+// when f is not back at the drain's deadline (the process is to exit then; see Worker.Ended). When a drain is taken back after f
+// returned nil, f is called again.
+func Run(f func(ctx context.Context) error) error { return Join().run(f) }
+
+func (w *Worker) run(f func(ctx context.Context) error) error {
+	w.begun.Store(true)
+	w.busy.Add(1)
+	defer func() {
+		w.busy.Add(-1)
+		w.tellSettled()
+	}()
+	w.Ready()
+	for {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		done := w.Done()
+		result := make(chan error, 1)
+		go func() { result <- f(ctx) }()
+		go func() {
+			select {
+			case <-done:
+				cancel(ErrDraining)
+			case <-ctx.Done():
+			}
+		}()
+		select {
+		case err := <-result:
+			drained := ctx.Err() != nil
+			cancel(nil)
+			if err != nil || !drained || w.Draining() {
+				return err
+			}
+		case <-w.end:
+			cancel(ErrDraining)
+			return nil
+		}
+	}
+}
