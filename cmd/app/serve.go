@@ -11,6 +11,8 @@ import (
 	"go.uber.org/zap"
 
 	"supervisor/pkg/app"
+	"supervisor/pkg/worker"
+	"supervisor/pkg/worker/fast"
 )
 
 func serveCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
@@ -48,19 +50,38 @@ func serve(addr string) error {
 	}
 	log := config.NewLog(os.Stderr)
 	defer log.Sync()
-	worker := app.Standalone()
-	server := app.NewServer(config, worker, log)
-	log.Info("serving", zap.String("worker", worker.ID), zap.Int("pid", os.Getpid()), zap.Int("generation", worker.Generation),
-		zap.String("addr", addr), zap.Bool("debug", config.Debug))
-	err = server.ListenAndServe(addr)
+	this := worker.Join()
+	facts := factsOf(this)
+	log.Info("serving", zap.String("worker", facts.ID), zap.Int("pid", os.Getpid()), zap.Int("generation", facts.Generation),
+		zap.Bool("supervised", this.Supervised()), zap.String("addr", addrOf(this, addr)), zap.Bool("debug", config.Debug))
+	err = fast.Serve(app.NewServer(config, facts, log), addr)
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "listen" {
+	switch {
+	case err == nil:
+		log.Info("stopped", zap.String("worker", facts.ID))
+		return nil
+	case errors.As(err, &op) && op.Op == "listen":
 		return &failure{exitBind, err}
+	default:
+		return err
 	}
-	if err == nil {
-		log.Info("stopped", zap.String("worker", worker.ID))
+}
+
+// factsOf is what the application needs to know of its worker.
+func factsOf(this *worker.Worker) app.Worker {
+	facts := app.Standalone()
+	facts.Connections, facts.Draining = this.Connections, this.Draining
+	if this.Supervised() {
+		facts.ID, facts.Generation = this.ID().String(), this.Generation()
 	}
-	return err
+	return facts
+}
+
+func addrOf(this *worker.Worker, addr string) string {
+	if this.Supervised() {
+		return "inherited"
+	}
+	return addr
 }
 
 func validAddr(addr string) error {

@@ -104,13 +104,13 @@ func (o orientation) apply(source *image.RGBA) *image.RGBA {
 				tx, ty = w-1-x, h-1-y
 			case 4: // mirrored, upside down
 				tx, ty = x, h-1-y
-			case 5: // mirrored, lying on its left side
+			case 5: // mirrored, its top on the left
 				tx, ty = y, x
-			case 6: // lying on its left side
+			case 6: // its top on the left
 				tx, ty = h-1-y, x
-			case 7: // mirrored, lying on its right side
+			case 7: // mirrored, its top on the right
 				tx, ty = h-1-y, w-1-x
-			case 8: // lying on its right side
+			case 8: // its top on the right
 				tx, ty = y, w-1-x
 			}
 			turned.SetRGBA(tx, ty, source.RGBAAt(x, y))

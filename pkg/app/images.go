@@ -16,6 +16,7 @@ const (
 	uploadField = "file" // of a multipart form
 	defaultSide = 320    // pixels; of the box that a thumbnail fits in when the request says nothing
 	maxSide     = 2048   // pixels; beyond it is not a thumbnail
+	maxFields   = 100    // of a form, before uploadField: parsing them is work that nobody waits in line for
 )
 
 // postImage takes an image and answers with its thumbnail. Background tasks are off in this version, so the client waits for it.
@@ -44,7 +45,7 @@ func (a *app) postImage(ctx *fasthttp.RequestCtx) error {
 	header.Set("X-Image-Width", strconv.Itoa(made.width))
 	header.Set("X-Image-Height", strconv.Itoa(made.height))
 	ctx.SetContentType(made.contentType)
-	ctx.SetBody(made.body)
+	ctx.Response.SetBodyRaw(made.body)
 	return nil
 }
 
@@ -71,7 +72,7 @@ func boxOf(query *fasthttp.Args) (box, error) {
 func uploadOf(ctx *fasthttp.RequestCtx) ([]byte, error) {
 	upload := ctx.PostBody()
 	kind, parameters, _ := mime.ParseMediaType(string(ctx.Request.Header.ContentType()))
-	if strings.HasPrefix(kind, "multipart/") {
+	if strings.HasPrefix(kind, "multipart/") && len(upload) > 0 {
 		var err error
 		if upload, err = fieldOf(upload, kind, parameters["boundary"]); err != nil {
 			return nil, err
@@ -94,7 +95,8 @@ func fieldOf(body []byte, kind, boundary string) ([]byte, error) {
 		return nil, badRequest("Content-Type is %s with boundary %q: want multipart/form-data with a boundary, or the image as the body", kind, boundary)
 	}
 	var others []string
-	for form := multipart.NewReader(bytes.NewReader(body), boundary); ; {
+	form := multipart.NewReader(bytes.NewReader(body), boundary)
+	for range maxFields {
 		part, err := form.NextRawPart()
 		if errors.Is(err, io.EOF) {
 			break

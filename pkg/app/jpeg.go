@@ -27,8 +27,10 @@ func readJPEGHeader(data []byte) jpegHeader {
 		if mark < 0 {
 			return h
 		}
-		rest = bytes.TrimLeft(rest[mark:], "\xff")
-		if len(rest) < 1 {
+		for rest = rest[mark:]; len(rest) > 0 && rest[0] == 0xff; { // any number may come before the mark's kind
+			rest = rest[1:]
+		}
+		if len(rest) == 0 {
 			return h
 		}
 		kind := rest[0]

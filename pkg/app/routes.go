@@ -44,6 +44,7 @@ func (a *app) newHandler() fasthttp.RequestHandler {
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false // an address is right or it is not
 	r.NotFound = a.notFound
 	r.MethodNotAllowed = a.methodNotAllowed
+	r.GlobalOPTIONS = func(ctx *fasthttp.RequestCtx) { ctx.SetStatusCode(fasthttp.StatusNoContent) } // Allow says it all
 	r.PanicHandler = a.panicked
 	for _, route := range a.routes {
 		h := a.answering(route.handle)

@@ -18,7 +18,6 @@ const (
 	headerTimeout = 10 * time.Second // first byte to last header: who trickles headers holds a connection no longer than this
 	bodyTimeout   = 60 * time.Second // to the last byte of the body: 10 MiB at 1.4 Mbit/s
 	writeTimeout  = 30 * time.Second // the whole answer, from the handler's return
-	idleTimeout   = 75 * time.Second // between requests; above nginx's 60 s, so that nginx closes first and never races us
 
 	// keepBufferBytes is how much of a body's buffer a connection keeps for its next request. Without it each of a thousand idle
 	// clients that once sent 10 MiB would hold 10 MiB.
@@ -36,12 +35,23 @@ type app struct {
 	routes []route
 }
 
-// NewServer makes the server. Serve it with fast.Serve, or with its own methods in a test.
+// NewServer makes the server. Serve it with fast.Serve, or with its own methods where there is no supervisor.
 func NewServer(config Config, worker Worker, log *zap.Logger) *fasthttp.Server {
+	return newApp(config, worker, log).server()
+}
+
+func newApp(config Config, worker Worker, log *zap.Logger) *app {
 	a := &app{config: config, worker: worker, log: log, images: newQueue(), start: time.Now()}
 	if config.AccessLog {
 		a.access = newAccessLog(os.Stdout, worker.ID)
 	}
+	if a.worker.Draining == nil {
+		a.worker.Draining = func() bool { return false }
+	}
+	return a
+}
+
+func (a *app) server() *fasthttp.Server {
 	handler := a.newHandler()
 	server := &fasthttp.Server{
 		Handler: func(ctx *fasthttp.RequestCtx) {
@@ -57,19 +67,16 @@ func NewServer(config Config, worker Worker, log *zap.Logger) *fasthttp.Server {
 		MaxRequestBodySize: maxBodyBytes,
 		ReadTimeout:        headerTimeout,
 		WriteTimeout:       writeTimeout,
-		IdleTimeout:        idleTimeout,
+		// IdleTimeout is the pool's keepalive: fast.Serve sets it. Without a supervisor it is ReadTimeout.
 
 		// images.go reads multipart bodies itself: fasthttp would spill them to files in /tmp.
 		DisablePreParseMultipartForm: true,
 		NoDefaultServerHeader:        true,
 		SecureErrorLogMessage:        true,
-		Logger:                       serverLog{log.Named("fasthttp").Sugar()},
+		Logger:                       serverLog{a.log.Named("fasthttp").Sugar()},
 	}
 	if a.worker.Connections == nil {
 		a.worker.Connections = func() int { return int(server.GetOpenConnectionsCount()) }
-	}
-	if a.worker.Draining == nil {
-		a.worker.Draining = func() bool { return false }
 	}
 	return server
 }

@@ -73,9 +73,10 @@ func inspect(data []byte) (*plan, error) {
 		if !f.matches(data) {
 			continue
 		}
-		config, err := f.config(bytes.NewReader(data))
+		file := &file{rest: data}
+		config, err := f.config(file)
 		if err != nil {
-			return nil, damaged(f, err)
+			return nil, damaged(f, file, err)
 		}
 		p := &plan{data, f, image.Rect(0, 0, config.Width, config.Height)}
 		return p, p.affordable()
@@ -86,7 +87,7 @@ func inspect(data []byte) (*plan, error) {
 func (p *plan) affordable() error {
 	width, height := p.canvas.Dx(), p.canvas.Dy()
 	if width < 1 || height < 1 {
-		return damaged(p.format, errors.New("it has no pixels"))
+		return damaged(p.format, &file{}, errors.New("it has no pixels"))
 	}
 	if width > maxSourceSide || height > maxSourceSide || width*height > maxPixels {
 		return newProblem(fasthttp.StatusUnprocessableEntity, "too_many_pixels", "the image is %d × %d pixels: want at most %d million in all, and %d on a side",
@@ -98,9 +99,26 @@ func (p *plan) affordable() error {
 	return nil
 }
 
-func damaged(f *format, err error) *problem {
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return newProblem(fasthttp.StatusUnprocessableEntity, "truncated_image", "the %s ends too early: send all of it", f.name)
+// file is what a decoder reads from. The decoders say in too many ways that a file is cut off, so it is the file that remembers.
+type file struct {
+	rest     []byte
+	overread bool // the decoder wanted more than there is
+}
+
+func (f *file) Read(b []byte) (int, error) {
+	if len(f.rest) == 0 {
+		f.overread = true
+		return 0, io.EOF
+	}
+	n := copy(b, f.rest)
+	f.rest = f.rest[n:]
+	return n, nil
+}
+
+// damaged explains why decoding a file failed.
+func damaged(f *format, file *file, err error) *problem {
+	if file.overread {
+		return newProblem(fasthttp.StatusUnprocessableEntity, "truncated_image", "the %s ends too early (%v): send all of it", f.name, err)
 	}
 	return newProblem(fasthttp.StatusUnprocessableEntity, "damaged_image", "the %s cannot be decoded (%v)", f.name, err)
 }
@@ -148,16 +166,16 @@ func (p *plan) thumbnail(want box) (*madeThumbnail, error) {
 
 // decode runs the decoder. A decoder that panics has met a file that nobody foresaw: that is the file's fault.
 func (p *plan) decode() (source image.Image, err error) {
+	file := &file{rest: p.data}
 	defer func() {
 		if cause := recover(); cause != nil {
-			source, err = nil, damaged(p.format, fmt.Errorf("decoder: %v", cause))
+			err = fmt.Errorf("decoder: %v", cause)
+		}
+		if err != nil {
+			source, err = nil, damaged(p.format, file, err)
 		}
 	}()
-	source, err = p.format.decode(bytes.NewReader(p.data))
-	if err != nil {
-		return nil, damaged(p.format, err)
-	}
-	return source, nil
+	return p.format.decode(file)
 }
 
 // scale makes source, which lies on canvas, exactly size large. CatmullRom looks good but is slow and wants memory in

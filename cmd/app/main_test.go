@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func runApp(args ...string) (code int, stdout, stderr string) {
+	var out, err bytes.Buffer
+	code = run(append([]string{"app"}, args...), &out, &err)
+	return code, out.String(), err.String()
+}
+
+func TestBadUsageExits64(t *testing.T) {
+	for line, want := range map[string]string{
+		"":                           "which command?",
+		"sevre":                      `there is no command "sevre"`,
+		"--port 80":                  "-port",
+		"serve --port 80":            "-port",
+		"serve --addr":               "-addr",
+		"serve now":                  `serve takes no arguments, but got "now"`,
+		"serve now --addr :80":       `"now --addr :80"`,
+		"serve --addr localhost":     "want HOST:PORT",
+		"serve --addr :http":         `port "http"`,
+		"serve --addr :99999":        `port "99999"`,
+		"serve --addr 127.0.0.1:-1":  `port "-1"`,
+		"serve --addr [::1]:80 -- x": `"x"`,
+	} {
+		code, stdout, stderr := runApp(strings.Fields(line)...)
+		if code != exitUsage || stdout != "" || !strings.HasPrefix(stderr, "app: ") || !strings.Contains(stderr, want) {
+			t.Errorf("app %s: exit %d, stdout %q, stderr %q: want 64 and %q", line, code, stdout, stderr, want)
+		}
+	}
+}
+
+func TestHelpIsTrue(t *testing.T) {
+	for line, want := range map[string][]string{
+		"--help":       {"app serve [--addr HOST:PORT]", "serve", "http://127.0.0.1:8080/"},
+		"-h":           {"serve"},
+		"serve --help": {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "APP_ACCESS_LOG=1", "APP_LOG_FORMAT", "APP_LOG_LEVEL"},
+		"--version":    {"app version "},
+	} {
+		code, stdout, stderr := runApp(strings.Fields(line)...)
+		if code != exitOK || stderr != "" {
+			t.Errorf("app %s: exit %d, stderr %q", line, code, stderr)
+		}
+		for _, w := range want {
+			if !strings.Contains(stdout, w) {
+				t.Errorf("app %s lacks %q:\n%s", line, w, stdout)
+			}
+		}
+	}
+}
+
+func TestBadConfigExits78(t *testing.T) {
+	t.Setenv("APP_DEBUG", "yes")
+	code, _, stderr := runApp("serve")
+	if code != exitConfig || !strings.Contains(stderr, `app: APP_DEBUG="yes": want 1 or 0`) {
+		t.Errorf("exit %d, stderr %q", code, stderr)
+	}
+}
