@@ -262,7 +262,7 @@ func (c *contestant) count(ctx context.Context, style int) error {
 
 func report(contestants []*contestant) {
 	fmt.Printf("%s\n", rig.Machine())
-	fmt.Printf("medians of %d interleaved rounds of %d s, wrk -t1 -c100 on the same machine; spread: most by fewest answers per worker\n", *rounds, *seconds)
+	fmt.Printf("medians of %d interleaved rounds of %d s, wrk -t1 -c100 on the same machine; ×: median of the ratios round by round;\nspread: most by fewest answers per worker\n", *rounds, *seconds)
 	for style := range styles {
 		fmt.Printf("\n| %s | requests/s | lowest–highest |", styles[style].name)
 		// The ratios that have a meaning: to bare, and to the prefork that we want to match.

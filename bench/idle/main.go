@@ -46,7 +46,7 @@ func run() error {
 		return err
 	}
 	fmt.Printf("%s\n\n", rig.Machine())
-	fmt.Println("| workers | all there after | master CPU | master RSS | threads | fds | CPU per worker | RSS per worker | PSS of all |")
+	fmt.Println("| workers | started after | master CPU | master RSS | threads | fds | CPU per worker | RSS per worker | PSS of all |")
 	fmt.Println("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
 	for field := range strings.SplitSeq(*counts, ",") {
 		n, err := strconv.Atoi(field)

@@ -15,6 +15,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fasthttp/prefork"
 
+	"supervisor/pkg/worker/fast"
 )
 
 // body is what bench/nginx.conf answers too; with the headers below the answers have the same size.
@@ -48,6 +49,8 @@ func main() {
 		p.Reuseport = mode == "reuseport"
 		p.OnMasterDeath = func() { os.Exit(1) }
 		err = p.ListenAndServe(addr)
+	case "supervised":
+		err = fast.Serve(srv, addr)
 	default:
 		err = fmt.Errorf("mode %q is unknown", mode)
 	}
