@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -89,6 +90,25 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		app.Flags = append(app.Flags, o.flag())
 	}
 	return app
+}
+
+// longNames writes -b as --bind, up to the first argument: urfave/cli refuses both forms of a flag on one command line, which
+// for one that may be repeated is nobody's mistake.
+func longNames(args []string) []string {
+	out := slices.Clone(args)
+	for i := 1; i < len(out); i++ {
+		name, _, hasValue := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(out[i], "-"), "-"), "=")
+		known := slices.IndexFunc(options, func(o option) bool { return name != "" && (o.short == name || o.long == name) })
+		if known < 0 || out[i][0] != '-' {
+			break
+		}
+		o := options[known]
+		out[i] = "--" + o.long + strings.TrimPrefix(strings.TrimLeft(out[i], "-"), name)
+		if o.value != "" && !hasValue {
+			i++ // its value
+		}
+	}
+	return out
 }
 
 // explain says in our words what the flag parser found.

@@ -67,7 +67,7 @@ func command(args, environ []string, stdout, stderr io.Writer, run func(load fun
 		code = run(load)
 		return nil
 	}
-	if err := app.Run(args); err != nil {
+	if err := app.Run(longNames(args)); err != nil {
 		complainAll(stderr, err)
 		return exitCode(err)
 	}
@@ -82,10 +82,10 @@ func exitCode(err error) int {
 		return exitUsage
 	case !errors.As(err, &bad):
 		return exitFailed
-	case bad.Usage():
-		return exitUsage
 	case bad.Bind():
 		return exitBind
+	case bad.Usage():
+		return exitUsage
 	}
 	return exitConfig
 }

@@ -40,6 +40,7 @@ func (c *Config) Check() (summary string, err error) {
 		}
 	}
 	if err := ck.problems.err(); err != nil {
+		err.machine = true
 		return "", err
 	}
 	summary = fmt.Sprintf("%s of %s, %s", count(workers, "worker"), count(len(c.Pools), "pool"), count(binds, "address"))

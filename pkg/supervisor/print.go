@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -59,7 +58,6 @@ func (out *printer) line(key, value string, from origin, note string) {
 	if note != "" {
 		source += ", " + note
 	}
-	// A variable's name may be anything in somebody else's table, but here it is one that needs no quotes.
 	source = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return '?' // a file's name may hold a newline
@@ -89,18 +87,18 @@ func redact(name, value string) (_, note string) {
 	if value != "" && secretName.MatchString(strings.ToUpper(name)) {
 		return redacted, "redacted"
 	}
-	return redactURL(value)
+	return redactText(value)
 }
 
-// userinfo finds what stands between :// and @ where url.Parse gives up.
-var userinfo = regexp.MustCompile(`(://)[^/?#\s]*@`)
+// userinfo finds what stands between :// and @, also in a list of URLs, or where somebody forgot to escape a slash.
+var userinfo = regexp.MustCompile(`(://)(?:[^/?#]*|[^@:]*:[^@]*)@`)
 
-func redactURL(value string) (_, note string) {
-	if u, err := url.Parse(value); err == nil && u.User == nil && u.RawQuery == "" {
-		return value, ""
-	}
+// assigned finds secrets in a query or in a DSN of words.
+var assigned = regexp.MustCompile(`(?i)((?:passw(?:or)?d|secret|token|api_?key)=)[^&;\s]+`)
+
+func redactText(value string) (_, note string) {
 	hidden := userinfo.ReplaceAllString(value, "${1}"+redacted+"@")
-	if hidden == value {
+	if hidden = assigned.ReplaceAllString(hidden, "${1}"+redacted); hidden == value {
 		return value, ""
 	}
 	return hidden, "redacted"
@@ -118,7 +116,7 @@ func redactAll(argv []string) (_ []string, note string) {
 			shown[i], note = redacted, "redacted"
 		default:
 			var n string
-			if shown[i], n = redactURL(arg); n != "" {
+			if shown[i], n = redactText(arg); n != "" {
 				note = n
 			}
 		}

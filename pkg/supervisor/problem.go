@@ -9,6 +9,8 @@ import (
 // ConfigError is all that is wrong with a configuration, so that an operator mends it in one go.
 type ConfigError struct {
 	Problems []Problem
+
+	machine bool // found by Check: the values are fine, but not on this machine as it is
 }
 
 // Problem is one thing that is wrong.
@@ -42,7 +44,7 @@ func (e *ConfigError) Error() string {
 
 // Usage reports whether only the command line is at fault.
 func (e *ConfigError) Usage() bool {
-	return e.all(func(p Problem) bool { return p.from.kind == fromFlag })
+	return !e.machine && e.all(func(p Problem) bool { return p.from.kind == fromFlag })
 }
 
 // Bind reports whether all problems are addresses that cannot be bound.
@@ -67,7 +69,7 @@ func (ps *problems) add(from origin, key, format string, args ...any) {
 }
 
 // err gives the error, or nil: the file's problems in the order of its lines, then those of the environment and the flags.
-func (ps problems) err() error {
+func (ps problems) err() *ConfigError {
 	if len(ps) == 0 {
 		return nil
 	}

@@ -1,0 +1,137 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+)
+
+// readFile takes the config file, key by key.
+func (l *loader) readFile() {
+	file := l.src.File
+	data, err := readFile(file)
+	if err != nil {
+		var path *fs.PathError
+		if errors.As(err, &path) {
+			err = fmt.Errorf("cannot read the config file: %w", path.Err)
+		}
+		l.problems.add(origin{kind: fromFile, name: file}, "", "%v", err)
+		return
+	}
+	entries, line, err := parseDocument(data)
+	if err != nil {
+		l.problems.add(origin{kind: fromFile, name: file, line: line}, "", "%v", err)
+		return
+	}
+	for _, e := range entries {
+		from := origin{kind: fromFile, name: file, line: e.line}
+		key := strings.Join(e.path, ".")
+		switch {
+		case e.path[0] == "deploy": // belongs to fleet
+		case len(e.path) == 1 && !e.table:
+			l.unknownTop(from, e.path[0])
+		case e.path[0] != "supervisor" && e.path[0] != "pool":
+			l.once(from, e.path[0], "unknown section; there are [supervisor], [pool.NAME] and [deploy]%s",
+				didYouMean(e.path[0], []string{"supervisor", "pool", "deploy"}))
+		case e.inList:
+			l.once(from, key, "[[…]] is a list of sections; write [%s]", key)
+		case e.path[0] == "supervisor":
+			if len(e.path) > 1 {
+				l.readEntry(nil, e, from)
+			}
+		case len(e.path) == 1: // [pool]
+		case len(e.path) == 2 && !e.table:
+			l.fail(from, key, "a pool has a name: write [pool.web], and the key below it")
+		default:
+			if p := l.pool(e.path[1], from); p != nil && len(e.path) > 2 {
+				l.readEntry(p, e, from)
+			}
+		}
+	}
+	if len(l.cfg.Pools) == 0 && len(l.problems) == 0 {
+		l.problems.add(origin{kind: fromFile, name: file}, "", `has no pool; write [pool.web] and command = ["/usr/bin/app", "serve"]`)
+	}
+}
+
+// pool finds a pool, or adds it in the order of the file. It is nil when its name is no name.
+func (l *loader) pool(name string, from origin) *PoolConfig {
+	for _, p := range l.cfg.Pools {
+		if p.Name == name {
+			return p
+		}
+	}
+	if !namePattern.MatchString(name) {
+		l.once(from, "pool."+name, "a pool's name is of %s", nameRule)
+		return nil
+	}
+	p := Defaults().Pools[0]
+	p.Name = name
+	l.cfg.Pools = append(l.cfg.Pools, p)
+	l.cfg.sources["pool."+name] = from
+	return p
+}
+
+// readEntry takes a key of [supervisor] (p is nil) or of [pool.NAME].
+func (l *loader) readEntry(p *PoolConfig, e entry, from origin) {
+	depth := 1
+	if p != nil {
+		depth = 2
+	}
+	name, key := e.path[depth], strings.Join(e.path[:depth+1], ".")
+	nested := e.table || len(e.path) > depth+1
+	ps, ss := find(poolSettings, name), find(supervisorSettings, name)
+	switch {
+	case p != nil && ps == nil && ss != nil:
+		l.once(from, key, "belongs into [supervisor]")
+	case p == nil && ss == nil && ps != nil:
+		l.once(from, key, "belongs into [pool.NAME]")
+	case p != nil && ps == nil:
+		l.once(from, key, "unknown key%s", didYouMean(name, keys(poolSettings)))
+	case p == nil && ss == nil:
+		l.once(from, key, "unknown key%s", didYouMean(name, keys(supervisorSettings)))
+	case p != nil && name == "env":
+		l.readEnv(p, ps, e, from)
+	case nested:
+		l.once(from, key, "is a value, not a section")
+	case p != nil:
+		set(l, p, ps, key, e.value, from)
+	default:
+		set(l, l.cfg, ss, key, e.value, from)
+	}
+}
+
+// readEnv takes [pool.NAME.env], line by line, so that each variable knows where it came from.
+func (l *loader) readEnv(p *PoolConfig, s *setting[PoolConfig], e entry, from origin) {
+	switch {
+	case e.table && len(e.path) == 3:
+		l.cfg.sources[poolKey(p, "env")] = from
+	case e.table || len(e.path) > 4:
+		l.once(from, strings.Join(e.path[:4], "."), "is a variable, not a section")
+	case len(e.path) == 3:
+		set(l, p, s, poolKey(p, "env"), e.value, from)
+	default:
+		set(l, p, s, poolKey(p, "env."+e.path[3]), map[string]any{e.path[3]: e.value}, from)
+	}
+}
+
+// once notes a problem of a section at its first line only.
+func (l *loader) once(from origin, key, format string, args ...any) {
+	if !l.broken[key] {
+		l.fail(from, key, format, args...)
+	}
+}
+
+// unknownTop is about a key above the first section.
+func (l *loader) unknownTop(from origin, name string) {
+	switch {
+	case name == "supervisor" || name == "pool":
+		l.fail(from, name, "is a section: write [supervisor] or [pool.web], and keys below it")
+	case find(supervisorSettings, name) != nil:
+		l.fail(from, name, "stands above the first section; it belongs into [supervisor]")
+	case find(poolSettings, name) != nil:
+		l.fail(from, name, "stands above the first section; it belongs into [pool.NAME]")
+	default:
+		l.fail(from, name, "unknown key%s", didYouMean(name, append(keys(supervisorSettings), keys(poolSettings)...)))
+	}
+}
