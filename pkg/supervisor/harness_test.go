@@ -70,6 +70,11 @@ func startMaster(t *testing.T, cfg *Config) *master {
 
 func newMaster(t *testing.T, cfg *Config) (*master, error) {
 	t.Helper()
+	return newMasterWith(t, cfg, nil)
+}
+
+func newMasterWith(t *testing.T, cfg *Config, inherited map[string]int) (*master, error) {
+	t.Helper()
 	m := &master{t: t, dir: t.TempDir(), signals: make(chan os.Signal, 64), done: make(chan struct{}), next: cfg}
 	if cfg.ErrorLog == "" {
 		cfg.ErrorLog = filepath.Join(m.dir, "error.log")
@@ -77,11 +82,11 @@ func newMaster(t *testing.T, cfg *Config) (*master, error) {
 	if cfg.AccessLog == "" {
 		cfg.AccessLog = filepath.Join(m.dir, "access.log")
 	}
-	s, err := New(cfg, Options{Load: func() (*Config, error) {
+	s, err := open(cfg, Options{Load: func() (*Config, error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return m.next, m.err
-	}})
+	}}, inherited)
 	if err != nil {
 		return nil, err
 	}

@@ -79,15 +79,15 @@ func (s *Supervisor) judgeSilence(w *worker, now time.Time) {
 	silent := min(age, now.Sub(w.beatFloor))
 	limit := w.cfg.HeartbeatTimeout
 	if silent < limit/2 {
-		w.vitals = usage{}
+		w.watched = false
 		return
 	}
 	u, err := w.proc.Usage()
 	if err != nil {
 		return
 	}
-	if w.vitals == (usage{}) { // from here on we watch what it does
-		w.vitals = u
+	if !w.watched { // from here on we watch what it does
+		w.vitals, w.watched = u, true
 		return
 	}
 	if silent < limit {
@@ -95,7 +95,7 @@ func (s *Supervisor) judgeSilence(w *worker, now time.Time) {
 	}
 	if starved(w.vitals, u, limit/2) {
 		s.log.Warn("worker is silent because it gets no CPU: not judged hung", append(w.fields(), zap.Duration("silent", silent))...)
-		w.beatFloor, w.vitals = now, usage{}
+		w.beatFloor, w.watched = now, false
 		return
 	}
 	s.log.Error("worker is hung: no sign of life within heartbeat_timeout, it will write its stacks and go",

@@ -88,8 +88,7 @@ func setNonblock(fd int, nonblock bool) error {
 	return unix.SetNonblock(fd, true)
 }
 
-// openTCP binds slot 0 without SO_REUSEPORT, so that exactly one of two supervisors gets the address, and then opens it for the
-// other slots.
+// openTCP binds slot 0, without SO_REUSEPORT: see listen.
 func (s *bindSockets) openTCP() error {
 	addr, family, err := resolve(s.bind)
 	if err != nil {
@@ -107,15 +106,7 @@ func (s *bindSockets) openTCP() error {
 	if err := prepare(fd, family, s.bind, addr); err != nil {
 		return err
 	}
-	if err := unix.Bind(fd, addr); err != nil {
-		return err
-	}
-	if !s.shared {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return err
-		}
-	}
-	return nil
+	return unix.Bind(fd, addr)
 }
 
 // prepare sets the options that a server's socket has in Go.
@@ -240,11 +231,18 @@ func kind(mode fs.FileMode) string {
 }
 
 // listen makes the kernel take connections. All addresses are bound before any of them listens.
+//
+// Slot 0 listens before it gets SO_REUSEPORT: two supervisors that start in the same moment can both bind (SO_REUSEADDR lets them, and
+// without it a restart would wait for TIME_WAIT), but only one of them can listen. The other slots join afterwards.
 func (s *bindSockets) listen() error {
 	if s.bind.Network == "systemd" {
 		return nil
 	}
-	if err := unix.Listen(s.slots[0], s.backlog); err != nil {
+	err := unix.Listen(s.slots[0], s.backlog)
+	if err == nil && !s.shared {
+		err = unix.SetsockoptInt(s.slots[0], unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	if err != nil {
 		return fmt.Errorf("%w %s: listen: %w", errBind, s.bind, err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -111,6 +112,25 @@ func testWorker(mode string) {
 		notify("READY=1")
 		for range c {
 			fmt.Println("reopened")
+		}
+	case "slow-accept": // busy until TERM, then it serves what is queued
+		term := make(chan os.Signal, 1)
+		signal.Notify(term, syscall.SIGTERM)
+		notify("READY=1")
+		<-term
+		ln, err := net.FileListener(os.NewFile(protocol.FirstFD, "socket"))
+		if err != nil {
+			panic(err)
+		}
+		for {
+			ln.(*net.TCPListener).SetDeadline(time.Now().Add(time.Second))
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			http.ReadRequest(bufio.NewReader(conn))
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+			conn.Close()
 		}
 	case "memory":
 		n, _ := strconv.Atoi(arg)

@@ -47,7 +47,9 @@ func (s *Supervisor) fill(p *pool) {
 	}
 	for _, sl := range p.slots {
 		if sl.index >= want {
-			s.empty(p, sl, protocol.DrainMove, reasonScaleDown)
+			if s.reload == nil || sl.next == nil { // the next generation may want the slot
+				s.empty(p, sl, protocol.DrainMove, reasonScaleDown)
+			}
 			continue
 		}
 		if sl.current != nil || sl.waiting || s.booting() >= bootsAtOnce() {

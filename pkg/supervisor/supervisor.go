@@ -76,6 +76,10 @@ var ErrBind = errBind
 
 // New opens the logs and binds every address of the configuration, or none.
 func New(cfg *Config, opts Options) (*Supervisor, error) {
+	return open(cfg, opts, inheritedSockets())
+}
+
+func open(cfg *Config, opts Options, inherited map[string]int) (*Supervisor, error) {
 	out, err := newSink(cfg.AccessLog, cfg.ErrorLog)
 	if err != nil {
 		return nil, err
@@ -83,21 +87,36 @@ func New(cfg *Config, opts Options) (*Supervisor, error) {
 	log, level := newLogger(out, cfg.LogLevel)
 	s := newSupervisor(cfg, log, start)
 	s.sink, s.level, s.load = out, level, opts.Load
-	s.inherited = inheritedSockets()
-	for _, pc := range cfg.Pools {
+	s.inherited = inherited
+	if err := s.bindAll(); err != nil {
+		s.closeSockets()
+		out.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// bindAll makes the pools of the first generation: first every address is bound, then all of them listen.
+func (s *Supervisor) bindAll() error {
+	for _, pc := range s.cfg.Pools {
 		p := &pool{cfg: pc, generation: s.generation}
 		s.pools = append(s.pools, p)
 		for _, b := range pc.Bind {
 			sockets, err := openBind(b, pc, s.inherited)
 			if err != nil {
-				s.closeSockets()
-				out.close()
-				return nil, err
+				return err
 			}
 			p.sockets = append(p.sockets, sockets)
 		}
 	}
-	return s, nil
+	for _, p := range s.pools {
+		for _, b := range p.sockets {
+			if err := b.listen(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // newSupervisor makes one without sockets, whose processes come from start.
@@ -145,9 +164,6 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 	defer s.Close()
 	for _, p := range s.pools {
 		for _, b := range p.sockets {
-			if err := b.listen(); err != nil {
-				return err
-			}
 			s.log.Info("listening", zap.String("pool", p.cfg.Name), zap.String("bind", b.bind.Name), zap.String("address", b.address()))
 		}
 	}
@@ -213,6 +229,9 @@ func (s *Supervisor) advanceStop() {
 		p := s.pools[len(s.pools)-1]
 		if !p.closing {
 			p.closing = true
+			for _, w := range p.leaving { // on their way to workers that will not be there
+				s.closeInstead(w)
+			}
 			for _, b := range p.sockets {
 				b.refuse() // what is queued is still accepted and answered
 			}
@@ -221,9 +240,6 @@ func (s *Supervisor) advanceStop() {
 				if sl.retry != nil {
 					sl.retry.Stop()
 				}
-			}
-			for _, w := range p.leaving { // on their way to workers that will not be there
-				s.closeInstead(w)
 			}
 		}
 		if len(p.workers()) > 0 && s.stopping == graceful {

@@ -38,7 +38,8 @@ type worker struct {
 	timerID uint64      // tells the current deadline from one that fired while it was moved
 
 	beatFloor time.Time // silence before this moment does not count against it
-	vitals    usage     // when it was last known to live
+	watched   bool      // it has been silent for half of heartbeat_timeout
+	vitals    usage     // what it had used when that began
 }
 
 // state of a worker. Each state but ready has one deadline; ready's limits are judged per tick.
