@@ -85,6 +85,15 @@ func listen(t *testing.T, network, address string) net.Listener {
 	return l
 }
 
+func needIPv6(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip("this machine has no IPv6")
+	}
+	l.Close()
+}
+
 // undisturbed fails if anybody connected.
 func undisturbed(t *testing.T, l net.Listener) {
 	t.Helper()
@@ -116,7 +125,7 @@ func TestCheckPassesFreeAddresses(t *testing.T) {
 	free := listen(t, "tcp", "127.0.0.1:0")
 	address := free.Addr().String()
 	free.Close()
-	summary, err := checked(t, filepath.Join(dir, "pid"), address, "[::1]:0", ":0", "unix:"+dir+"/s", "systemd:web")
+	summary, err := checked(t, filepath.Join(dir, "pid"), address, "127.0.0.1:0", ":0", "unix:"+dir+"/s", "systemd:web")
 	if err != nil || summary != "1 worker of 1 pool, 5 addresses" {
 		t.Errorf("%q, %v", summary, err)
 	}
@@ -132,6 +141,7 @@ func TestCheckPassesFreeAddresses(t *testing.T) {
 }
 
 func TestCheckNamesTheHolderOfAPort(t *testing.T) {
+	needIPv6(t)
 	me := fmt.Sprintf("address already in use by pid %d (", os.Getpid())
 	v4, v6, wild := listen(t, "tcp4", "127.0.0.1:0"), listen(t, "tcp6", "[::1]:0"), listen(t, "tcp", ":0")
 	port := func(l net.Listener) string { return fmt.Sprint(l.Addr().(*net.TCPAddr).Port) }

@@ -18,11 +18,10 @@ import (
 
 // Who holds an address or a lock, as /proc tells it. Nothing here touches the holders.
 
-// listener is a listening socket of this network namespace.
+// listener is a listening TCP socket of this network namespace.
 type listener struct {
 	inode   uint64
 	address netip.AddrPort
-	path    string // of a unix socket, as it was bound
 }
 
 // stateListen is TCP_LISTEN in /proc/net/tcp.
