@@ -66,13 +66,13 @@ func TestEveryAcceptedFormatBecomesAThumbnail(t *testing.T) {
 
 func TestThumbnailLooksLikeThePhotograph(t *testing.T) {
 	s := serve(t, Config{})
-	photo := landscape(1500, 1000)
-	small := s.post("/images", encodeJPEG(t, photo)).shows("image/jpeg", 320, 213)
-	for y := 5; y < 213; y += 20 {
-		for x := 5; x < 320; x += 20 {
+	photo := landscape(900, 600)
+	small := s.post("/images?width=120", encodeJPEG(t, photo)).shows("image/jpeg", 120, 80)
+	for y := 2; y < 80; y += 8 {
+		for x := 2; x < 120; x += 8 {
 			var r, g, b, n int
-			for py := (y * 1000) / 213; py < (y+1)*1000/213; py++ {
-				for px := x * 1500 / 320; px < (x+1)*1500/320; px++ {
+			for py := y * 600 / 80; py < (y+1)*600/80; py++ {
+				for px := x * 900 / 120; px < (x+1)*900/120; px++ {
 					c := photo.RGBAAt(px, py)
 					r, g, b, n = r+int(c.R), g+int(c.G), b+int(c.B), n+1
 				}
@@ -94,15 +94,15 @@ func near(t testing.TB, m image.Image, x, y int, want color.RGBA, give int) {
 
 func TestBoxKeepsTheAspectAndNeverEnlarges(t *testing.T) {
 	s := serve(t, Config{})
-	data := encodeJPEG(t, filled(900, 600, color.White))
+	data := encodeJPEG(t, filled(390, 260, color.White))
 	for query, want := range map[string][2]int{
 		"":                       {320, 213},
 		"?width=90&height=90":    {90, 60},
 		"?width=90":              {90, 60},
 		"?height=90":             {135, 90},
-		"?width=2048":            {900, 600},
+		"?width=2048":            {390, 260},
 		"?width=1&height=1":      {1, 1},
-		"?width=450&height=2000": {450, 300},
+		"?width=195&height=2000": {195, 130},
 	} {
 		s.post("/images"+query, data).shows("image/jpeg", want[0], want[1])
 	}
@@ -113,15 +113,15 @@ func TestBoxKeepsTheAspectAndNeverEnlarges(t *testing.T) {
 
 func TestTransparencySurvives(t *testing.T) {
 	s := serve(t, Config{})
-	picture := filled(640, 640, color.Transparent)
-	for y := range 640 {
-		for x := range 320 {
+	picture := filled(160, 160, color.Transparent)
+	for y := range 160 {
+		for x := range 80 {
 			picture.SetNRGBA(x, y, color.NRGBA{200, 50, 0, 255})
 		}
 	}
-	small := s.post("/images", encodePNG(t, picture)).shows("image/png", 320, 320)
-	near(t, small, 80, 160, color.RGBA{200, 50, 0, 255}, 2)
-	near(t, small, 240, 160, color.RGBA{}, 2)
+	small := s.post("/images?width=50", encodePNG(t, picture)).shows("image/png", 50, 50)
+	near(t, small, 12, 25, color.RGBA{200, 50, 0, 255}, 2)
+	near(t, small, 37, 25, color.RGBA{}, 2)
 }
 
 func TestFirstFrameOfAnAnimationIsShown(t *testing.T) {
@@ -286,14 +286,14 @@ func TestManyClientsGetTheirOwnThumbnail(t *testing.T) {
 	photos := [][]byte{readPicture(t, "video-001.jpeg"), readPicture(t, "go-turns-two-280x360.jpeg"), readPicture(t, "video-001.png"), readPicture(t, "gopher-doc.with-alpha.lossless.webp")}
 	want := make([][]byte, len(photos))
 	for i, photo := range photos {
-		want[i] = s.post("/images", photo).body
+		want[i] = s.post("/images?width=60", photo).body
 	}
 	var clients sync.WaitGroup
 	for c := range 16 {
 		clients.Go(func() {
 			for i := range 5 {
 				n := (c + i) % len(photos)
-				response, err := http.Post("http://"+s.addr+"/images", "image/jpeg", bytes.NewReader(photos[n]))
+				response, err := http.Post("http://"+s.addr+"/images?width=60", "image/jpeg", bytes.NewReader(photos[n]))
 				if err != nil {
 					t.Error(err)
 					return
