@@ -63,12 +63,12 @@ func TestGoodServersPassEveryCheck(t *testing.T) {
 				if network == "unix" {
 					target = "unix:" + target
 				}
-				r := run(t, Plan{Target: target, Mix: everyone, Requests: 3000, MaxPause: 20 * time.Millisecond})
+				r := run(t, Plan{Target: target, Mix: everyone, Requests: 1500, MaxPause: 20 * time.Millisecond})
 				if err := r.Err(); err != nil {
 					t.Error(err)
 				}
-				if r.OK != 3000 || r.Workers["1"] != 3000 || r.Latency.TotalCount() != 3000 {
-					t.Errorf("%d right answers, %d by worker 1, %d in the histogram; want 3000 each", r.OK, r.Workers["1"], r.Latency.TotalCount())
+				if r.OK != 1500 || r.Workers["1"] != 1500 || r.Latency.TotalCount() != 1500 {
+					t.Errorf("%d right answers, %d by worker 1, %d in the histogram; want 1500 each", r.OK, r.Workers["1"], r.Latency.TotalCount())
 				}
 				kept := everyone.KeepAlive + everyone.Paused + everyone.Pipelined + everyone.Standard
 				if r.KeptAlive.Opened != int64(kept) {
@@ -106,7 +106,7 @@ func TestRequestsVaryInMethodAndSize(t *testing.T) {
 		}
 		EchoFast("1")(ctx)
 	})
-	r := run(t, Plan{Target: ln.Addr().String(), Mix: Mix{KeepAlive: 4}, Requests: 8000, Seed: 1})
+	r := run(t, Plan{Target: ln.Addr().String(), Mix: Mix{KeepAlive: 4}, Requests: 4000, Seed: 1})
 	if err := r.Err(); err != nil {
 		t.Error(err)
 	}
@@ -284,7 +284,7 @@ func TestBadServersAreFoundOut(t *testing.T) {
 			if test.want == TimedOut {
 				timeout = 2 * time.Second
 			}
-			r := run(t, Plan{Target: ln.Addr().String(), Mix: test.mix, Requests: 400, Timeout: timeout, MaxPause: time.Millisecond})
+			r := run(t, Plan{Target: ln.Addr().String(), Mix: test.mix, Requests: 200, Timeout: timeout, MaxPause: time.Millisecond})
 			if r.Failed[test.want] == 0 || r.Err() == nil {
 				t.Errorf("not found out: want %q", test.want)
 			}
@@ -296,7 +296,7 @@ func TestBadServersAreFoundOut(t *testing.T) {
 			if r.AllFailed() > Depth {
 				t.Errorf("one fault, %d failures", r.AllFailed())
 			}
-			if r.OK+r.AllFailed() < 400 || r.OK < 390 {
+			if r.OK+r.AllFailed() < 200 || r.OK < 190 {
 				t.Errorf("%d right, %d failed: the clients did not go on", r.OK, r.AllFailed())
 			}
 		})
