@@ -103,12 +103,15 @@ func Take(rx syscall.RawConn) (net.Conn, Move, error) {
 			unix.Close(fd)
 		}
 	}()
-	if flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 || err != nil || len(fds) != 2 {
+	if flags&unix.MSG_CTRUNC != 0 {
 		return nil, Move{}, ErrTruncated
 	}
-	m, err := parseMove(packet[:n])
-	if err != nil {
+	m, malformed := parseMove(packet[:n])
+	if err := errors.Join(err, malformed); err != nil {
 		return nil, Move{}, err
+	}
+	if len(fds) != 2 {
+		return nil, Move{}, fmt.Errorf("move: message with %d descriptors", len(fds))
 	}
 	conn, err := asConn(fds[0])
 	fds = fds[1:]

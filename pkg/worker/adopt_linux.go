@@ -9,7 +9,10 @@ import (
 	"supervisor/pkg/protocol"
 )
 
-var errNoDescriptors = protocol.ErrTruncated
+var (
+	errNoDescriptors = protocol.ErrTruncated
+	errQueueFull     = syscall.EAGAIN
+)
 
 func takeMove(rx *os.File) (net.Conn, protocol.Move, error) {
 	raw, err := rx.SyscallConn()

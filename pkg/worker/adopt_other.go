@@ -11,7 +11,10 @@ import (
 )
 
 // Connections do not move here: no supervisor passes an adopt socket.
-var errNoDescriptors = errors.New("unsupported")
+var (
+	errNoDescriptors = errors.New("no descriptors")
+	errQueueFull     = errors.New("queue full")
+)
 
 func takeMove(*os.File) (net.Conn, protocol.Move, error) {
 	return nil, protocol.Move{}, os.ErrClosed

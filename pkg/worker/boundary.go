@@ -36,8 +36,14 @@ const (
 const maxOffers = 64
 
 // hopelessTime is how long nobody is asked after an offer that nobody took in time: else a pool without takers would hold up each
-// connection's next request for a turn in a queue.
+// connection's next request for a turn in a queue. A connection that was offered in vain and is still idle then is offered again.
 const hopelessTime = time.Second
+
+// A full queue is asked again while the client sends nothing: takers empty it in milliseconds.
+const (
+	fullPause = 5 * time.Millisecond
+	fullTries = 50
+)
 
 // LingerTime is how long an idle connection stays open after a drain close began (or after it was accepted in one): the client may
 // have sent a request that it would lose otherwise. A request that comes is answered with Connection: close.
@@ -58,17 +64,19 @@ func (c *Conn) await(p []byte) (int, error) {
 		c.wait.Store(waiting)
 		switch c.w.mode.Load() {
 		case moving:
-			if !c.lame.Load() {
+			if now := c.w.Now(); now >= c.askAgain {
 				if c.leaveWait(); c.offer() {
 					return 0, io.EOF
 				}
 				c.lame.Store(true)
+				c.askAgain = c.w.Now() + int64(hopelessTime)
+				c.shorten(hopelessTime)
 				continue
 			}
 		case closing:
-			if !c.lingering {
+			if !c.shortened {
 				c.leaveWait()
-				c.linger()
+				c.shorten(LingerTime)
 				continue
 			}
 		}
@@ -76,14 +84,12 @@ func (c *Conn) await(p []byte) (int, error) {
 		if c.leaveWait() && n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 			continue // the mode has changed
 		}
-		if n == 0 && c.lingering && errors.Is(err, os.ErrDeadlineExceeded) {
+		if n == 0 && c.shortened && errors.Is(err, os.ErrDeadlineExceeded) {
 			switch {
-			case c.w.mode.Load() != closing: // taken back
-				c.restore()
-				continue
-			case unread(c.raw) > 0:
-				c.restore()
-				n, err = c.raw.Read(p)
+			case c.w.mode.Load() != closing, unread(c.raw) > 0:
+				if c.restore(); c.wish.IsZero() || time.Now().Before(c.wish) {
+					continue // to be offered again, or because the drain was taken back, or to read
+				}
 			default:
 				return 0, io.EOF
 			}
@@ -119,14 +125,14 @@ func (c *Conn) poke() {
 
 // restore gives the server its deadline back.
 func (c *Conn) restore() {
-	c.lingering = false
+	c.shortened = false
 	c.raw.SetReadDeadline(c.wish)
 }
 
-// linger shortens the wait for a next request to LingerTime.
-func (c *Conn) linger() {
-	c.lingering = true
-	until := time.Now().Add(LingerTime)
+// shorten sets a deadline of ours for the wait, if the server's is not earlier anyway.
+func (c *Conn) shorten(d time.Duration) {
+	c.shortened = true
+	until := time.Now().Add(d)
 	if !c.wish.IsZero() && c.wish.Before(until) {
 		until = c.wish
 	}
@@ -135,7 +141,7 @@ func (c *Conn) linger() {
 
 // firstByte puts the deadlines right when a request begins.
 func (c *Conn) firstByte(p []byte) {
-	if c.lingering {
+	if c.shortened {
 		c.restore()
 	}
 	if c.virgin {
@@ -173,7 +179,13 @@ func (c *Conn) offer() bool {
 		m.Remote = c.remote.String()
 	}
 	asked := w.Now()
-	if err := giveMove(c.gate.adopt.tx, c.raw, m); err != nil {
+	err := giveMove(c.gate.adopt.tx, c.raw, m)
+	for i := 0; i < fullTries && errors.Is(err, errQueueFull) && unread(c.raw) == 0; i++ {
+		time.Sleep(fullPause) // many drain at once
+		err = giveMove(c.gate.adopt.tx, c.raw, m)
+	}
+	if err != nil {
+		c.offered.Store(true)
 		if now := w.Now(); now-asked >= int64(protocol.ReceiptTimeout) {
 			w.hopeless.Store(now + int64(hopelessTime))
 		}

@@ -28,7 +28,8 @@ type Conn struct {
 	virgin    bool          // no byte was read at all
 	fixed     bool          // cannot move: TLS, HTTP/2, a foreign protocol, hijacked
 	dirty     bool          // the server may hold back answers of earlier requests
-	lingering bool          // the read deadline is ours
+	shortened bool          // the read deadline is ours
+	askAgain  int64         // not offered before that time of the board
 	deadlines int           // read deadlines set since the last answer
 	wish      time.Time     // the read deadline that the server wants
 	moved     bool          // came from another process with requests served, and its first byte is still to come
@@ -40,6 +41,7 @@ type Conn struct {
 
 	// Shared and safe.
 	lame     atomic.Bool   // the next answer is the last one
+	offered  atomic.Bool   // nobody took it, but the message may still be in the queue
 	wait     atomic.Uint32 // see boundary.go
 	pokeMu   sync.Mutex    // held while a poke sets the deadline
 	phase    atomic.Uint64 // see phase.go
@@ -204,7 +206,21 @@ func (c *Conn) Close() error {
 		c.lingerClose() // a plain close would reset the connection, and could take the last answer with it
 		return nil
 	}
+	c.hangUp()
 	return c.raw.Close()
+}
+
+// hangUp sends FIN for a connection that was offered in vain: the message may still lie in the adopt queue and keep the socket open.
+func (c *Conn) hangUp() {
+	if c.offered.Load() {
+		if raw, ok := c.raw.(interface {
+			CloseRead() error
+			CloseWrite() error
+		}); ok {
+			raw.CloseWrite()
+			raw.CloseRead()
+		}
+	}
 }
 
 // leave takes the connection off all lists.

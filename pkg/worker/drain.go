@@ -113,6 +113,7 @@ func (w *Worker) finish() {
 	w.mu.Unlock()
 	w.registry.each(func(c *Conn) {
 		c.sc.Add(scoreboard.ForceShut, 1)
+		c.hangUp()
 		c.raw.Close()
 	})
 }
