@@ -62,6 +62,7 @@ func Join() *Worker { return joined() }
 
 var joined = sync.OnceValue(func() *Worker {
 	w := newWorker(inherit())
+	w.tell(protocol.Command{Verb: protocol.VerbHello}) // before READY=1, so that the supervisor knows how to talk to a ready worker
 	go w.loop(signals(w.Supervised()))
 	go w.monitor()
 	return w
