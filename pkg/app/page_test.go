@@ -67,7 +67,7 @@ func TestIndexForPrograms(t *testing.T) {
 			t.Errorf("%s: %q", endpoint["path"], endpoint["curl"])
 		}
 	}
-	want := "GET /, POST /images, GET /health, GET /api/health, GET /health/live, GET /health/ready, GET /health/startup, GET /health/worker, " +
+	want := "GET /, POST /images, GET /health, GET /api/health, GET /health/worker, GET /health/live, GET /health/ready, GET /health/startup, " +
 		"ANY /debug/sleep, ANY /debug/hang, ANY /debug/panic, ANY /debug/alloc, GET /debug/stream, ANY /debug/echo"
 	if strings.Join(paths, ", ") != want {
 		t.Errorf("endpoints are %v", paths)

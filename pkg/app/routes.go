@@ -22,14 +22,13 @@ func (a *app) table() []route {
 	get, post := fasthttp.MethodGet, fasthttp.MethodPost
 	routes := []route{
 		{get, "/", "", "This page; JSON unless the client accepts HTML.", "", a.index},
-		{post, "/images", "?width=320&height=320", "Makes a thumbnail of a JPEG, PNG, GIF or WebP of at most 10 MiB: " +
-			"form field file, or the bare body (--data-binary @photo.jpg).", "-o thumbnail.jpg -F file=@photo.jpg", a.postImage},
-		{get, "/health", "", "Whether this worker is well.", "", a.health},
-		{get, "/api/health", "", "The same, where guide B's nginx and Compose files look for it.", "", a.health},
+		{post, "/images", "?width=320&height=320", "Makes a thumbnail of a JPEG, PNG, GIF or WebP: form field file, or the bare body.", "-o thumbnail.jpg -F file=@photo.jpg", a.postImage},
+		{get, "/health", "", "Which worker answers: id, pid, uptime in seconds, connections, generation.", "", a.health},
+		{get, "/api/health", "", "The same, for what looks for it under /api.", "", a.health},
+		{get, "/health/worker", "", "The same, for what asks for a worker's health.", "", a.health},
 		{get, "/health/live", "", "Answers while the process can answer.", "", a.live},
 		{get, "/health/ready", "", "503 while draining: send new clients elsewhere.", "", a.ready},
 		{get, "/health/startup", "", "Answers once the process has started.", "", a.live},
-		{get, "/health/worker", "", "Which process answered: id, pid, uptime, connections, generation.", "", a.health},
 	}
 	if a.config.Debug {
 		routes = append(routes, a.drills()...)
