@@ -112,18 +112,20 @@ func (a *app) debugStream(ctx *fasthttp.RequestCtx) error {
 	return nil
 }
 
-// debugEcho is for load tests that check bytes.
+// debugEcho is for load tests that check bytes: the body comes back (body=1), nonce=N returns in the header X-Nonce, so that no answer
+// passes for another request's, and X-Worker says who answered.
 func (a *app) debugEcho(ctx *fasthttp.RequestCtx) error {
+	if nonce := ctx.QueryArgs().Peek("nonce"); len(nonce) > 0 {
+		ctx.Response.Header.SetBytesV("X-Nonce", nonce)
+	}
+	ctx.Response.Header.Set("X-Worker", a.worker.ID)
 	body := ctx.PostBody()
-	sum := sha256.Sum256(body)
-	digest := hex.EncodeToString(sum[:])
-	if string(ctx.QueryArgs().Peek("body")) != "1" {
-		answerJSON(ctx, fasthttp.StatusOK, map[string]any{"method": string(ctx.Method()), "length": len(body), "sha256": digest})
+	if string(ctx.QueryArgs().Peek("body")) == "1" {
+		ctx.SetContentType("application/octet-stream")
+		ctx.SetBody(body)
 		return nil
 	}
-	ctx.Response.Header.Set("X-Request-Method", string(ctx.Method()))
-	ctx.Response.Header.Set("X-Body-Sha256", digest)
-	ctx.SetContentType("application/octet-stream")
-	ctx.SetBody(body)
+	sum := sha256.Sum256(body)
+	answerJSON(ctx, fasthttp.StatusOK, map[string]any{"method": string(ctx.Method()), "length": len(body), "sha256": hex.EncodeToString(sum[:])})
 	return nil
 }

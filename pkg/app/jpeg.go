@@ -6,8 +6,8 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// maxScans bounds the passes over a progressive JPEG. Encoders write about ten. A pass over all pixels costs an attacker thirty
-// bytes, so without a bound 10 MiB keep a core busy for hours.
+// maxScans bounds the passes over a progressive JPEG. Encoders write about ten. A pass over 40 million pixels costs an attacker
+// 77 bytes and us 50 ms (measured), so without a bound 10 MiB keep a core busy for two hours; with it, five seconds.
 const maxScans = 100
 
 // jpegHeader is what stands before the pixels and decides what they cost.

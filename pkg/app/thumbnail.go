@@ -17,7 +17,8 @@ import (
 	"golang.org/x/image/webp"
 )
 
-// What an image may cost. Its header tells, so nothing is decoded to find out.
+// What an image may cost. Its header tells, so nothing is decoded to find out. Known gap: the Huffman tables of a lossless WebP
+// made for it may take more, which no header tells; max_memory in the supervisor is the net under that.
 const (
 	// maxPixels is what any camera in use makes, and at 8 bytes for the worst pixel 320 MB.
 	maxPixels = 40_000_000
