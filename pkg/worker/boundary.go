@@ -96,6 +96,8 @@ func (c *Conn) await(p []byte) (int, error) {
 		}
 		if n > 0 {
 			c.firstByte(p[:n])
+		} else if c.moved && errors.Is(err, os.ErrDeadlineExceeded) {
+			err = io.EOF // an idle connection's end; fasthttp would answer 408 to a new one's
 		}
 		c.arrived(n)
 		return n, err

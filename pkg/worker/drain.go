@@ -92,17 +92,17 @@ func (w *Worker) isSettled() bool {
 	return w.open.Load() == 0 && w.busy.Load() == 0
 }
 
-// finish ends the process's service: every Serve returns. What is still open is cut and counted. Only the loop calls it.
+// finish ends the process's service: what is still open is cut and counted, then every Serve returns. Only the loop calls it.
 func (w *Worker) finish() {
 	w.mu.Lock()
-	over := w.mode.Swap(ended) == ended
-	if !over {
-		select {
-		case <-w.draining:
-		default:
-			close(w.draining) // a quick stop comes without a drain
-		}
-		close(w.end)
+	if w.mode.Swap(ended) == ended {
+		w.mu.Unlock()
+		return
+	}
+	select {
+	case <-w.draining:
+	default:
+		close(w.draining) // a quick stop comes without a drain
 	}
 	for _, g := range w.gates {
 		if g.accepting && !g.closed {
@@ -116,4 +116,5 @@ func (w *Worker) finish() {
 		c.hangUp()
 		c.raw.Close()
 	})
+	close(w.end) // last: main may exit now
 }

@@ -101,16 +101,11 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Connection", "close")
 	}
 	c.Begin(h.w.Now())
-	defer h.end(c, rw)
+	defer h.end(c) // after a panic, too
 	h.next.ServeHTTP(rw, r)
 }
 
-func (h *handler) end(c *Conn, rw http.ResponseWriter) {
-	c.End(h.w.Now(), 0)
-	if c.Last() && !c.hijacked.Load() {
-		rw.Header().Set("Connection", "close") // in time when the answer was short
-	}
-}
+func (h *handler) end(c *Conn) { c.End(h.w.Now(), 0) }
 
 // NoDeadline ends the deadline (the pool's timeout) of the request with this context: for answers that take their time before the first
 // byte. Streams need nothing: the first byte ends it.
@@ -174,6 +169,7 @@ func (w *Worker) Serve(addr string, s *Server) error {
 		}
 		return err
 	}
+	<-w.end
 	return nil
 }
 

@@ -4,7 +4,6 @@ package worker_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -276,5 +275,3 @@ var (
 )
 
 var off = scoreboard.Settings{}
-
-var _ = bytes.Contains

@@ -238,6 +238,9 @@ func TestPipelinedRequestsCutAnywhereSurviveAMove(t *testing.T) {
 			next := p.Start(role, fake.Options{}).AwaitReady().Adopt("on")
 			var answered sync.WaitGroup
 			for i, c := range clients {
+				if heldBack(role, requests[first:first+i]) {
+					continue
+				}
 				answered.Add(1)
 				go func() {
 					defer answered.Done()
@@ -252,6 +255,9 @@ func TestPipelinedRequestsCutAnywhereSurviveAMove(t *testing.T) {
 			for i, c := range clients {
 				cut := first + i
 				io.WriteString(c, requests[cut:])
+				if heldBack(role, requests[first:cut]) {
+					c.answer()
+				}
 				a, err := readAnswer(c.r)
 				if err != nil || a.body != "two" || a.close {
 					t.Errorf("cut at %d %q: %+v %v", cut, requests[:cut], a, err)
@@ -267,6 +273,12 @@ func TestPipelinedRequestsCutAnywhereSurviveAMove(t *testing.T) {
 			_ = next
 		})
 	}
+}
+
+// heldBack reports whether fasthttp keeps the answer before this part of a POST to itself: it does while it waits for a body.
+func heldBack(role, part string) bool {
+	_, body, headers := strings.Cut(part, "\r\n\r\n")
+	return strings.HasPrefix(role, "fast") && headers && len(body) < len("two")
 }
 
 func TestRequestThatArrivesDuringAHandlerIsAnsweredAcrossAMove(t *testing.T) {

@@ -166,6 +166,7 @@ func (p *Pool) Start(role string, o Options) *Worker {
 		protocol.EnvWorker+"=web.0."+strconv.Itoa(p.serial),
 		protocol.EnvGeneration+"=3",
 		"GOTRACEBACK=all",
+		"GORACE=atexit_sleep_ms=0", // else a worker under the race detector takes a second to exit
 	)
 	w.PID, err = syscall.ForkExec("/proc/self/exe", []string{os.Args[0]}, &syscall.ProcAttr{Env: env, Files: files})
 	fatal(err)
@@ -252,6 +253,16 @@ func (w *Worker) Commands() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return append([]string(nil), w.commands...)
+}
+
+// Recycles gives the worker's requests to be replaced.
+func (w *Worker) Recycles() (said []string) {
+	for _, c := range w.Commands() {
+		if strings.HasPrefix(c, protocol.VerbRecycle) {
+			said = append(said, c)
+		}
+	}
+	return said
 }
 
 // Stderr gives what the worker wrote.
