@@ -80,13 +80,17 @@ func TestEchoGivesBackEveryByte(t *testing.T) {
 		}
 		sum := sha256.Sum256(body)
 		digest := hex.EncodeToString(sum[:])
-		whole := s.do("PUT", "/debug/echo?body=1", "", body)
-		if whole.status != 200 || !bytes.Equal(whole.body, body) || whole.header.Get("X-Body-Sha256") != digest || whole.header.Get("X-Request-Method") != "PUT" {
+		whole := s.do("PUT", "/debug/echo?body=1&nonce=n42", "", body)
+		if whole.status != 200 || !bytes.Equal(whole.body, body) || whole.header.Get("X-Nonce") != "n42" || whole.header.Get("X-Worker") != "web.0.1" {
 			t.Errorf("%d bytes: %d, %d bytes, %v", size, whole.status, len(whole.body), whole.header)
 		}
 		short := s.post("/debug/echo", body).json()
 		if short["method"] != "POST" || short["length"] != float64(size) || short["sha256"] != digest {
 			t.Errorf("%d bytes: %v", size, short)
 		}
+	}
+	split := s.get("/debug/echo?nonce=a%0d%0aX-Evil:%201")
+	if split.status != 200 || split.header.Get("X-Evil") != "" {
+		t.Errorf("a nonce became a header: %v", split.header)
 	}
 }
