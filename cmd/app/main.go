@@ -62,7 +62,7 @@ func newCLI(stdout, stderr io.Writer) *cli.App {
 		UsageText: "app serve [--addr HOST:PORT]",
 		Description: "A web service to run under the supervisor, and to start yours from.\n" +
 			"Try: app serve, then open http://127.0.0.1:8080/",
-		Version:         version(),
+		Version:         buildVersion(),
 		Commands:        []*cli.Command{serveCommand(badUsage)},
 		Writer:          stdout,
 		ErrWriter:       stderr,
@@ -78,7 +78,13 @@ func newCLI(stdout, stderr io.Writer) *cli.App {
 	}
 }
 
-func version() string {
+// version is set by -ldflags "-X main.version=v1.2.3"; without it the build's own information is shown.
+var version string
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
