@@ -18,6 +18,7 @@ wanted=(
 	node:nodejs
 	wrk:wrk
 	nginx:nginx-light
+	redis-server:redis-server
 )
 export PATH="$PATH:/usr/sbin:/sbin"
 
