@@ -118,18 +118,27 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.fresh && c.atBoundary(len(p)) {
 		return c.await(p)
 	}
-	word := c.phase.Load()
-	switch word & phaseMask {
+	var word uint64
+	var from int64
+	switch c.phase.Load() & phaseMask {
 	case phaseHandler:
-		if len(p) > 1 { // net/http reads one byte in the background of a handler: that is nobody's wait
-			return c.readBody(p, word)
+		if c.waitsHere(len(p)) {
+			word, from = c.pause()
 		}
 	case phaseTimedOut, phaseDead, phaseGone:
 		return 0, io.EOF
 	}
 	n, err := c.raw.Read(p)
 	c.arrived(n)
+	c.proceed(word, from)
 	return n, err
+}
+
+// waitsHere reports whether a Read of n bytes during a handler is the handler's own, so that its clock must stand still. net/http also reads
+// one byte in the background: that is nobody's wait. Under TLS both look alike, see timedBody.
+func (c *Conn) waitsHere(n int) bool {
+	s := c.gate.server
+	return s != nil && (!s.nethttp || n > 1 && !c.fixed)
 }
 
 // arrived accounts for bytes that were read.
@@ -250,17 +259,22 @@ func (c *Conn) release() {
 // lingerTime is how long a connection whose last answer is out waits for the client to read it and to hang up.
 const lingerTime = 500 * time.Millisecond
 
-// lingerClose sends FIN, throws away what the client still sends, and closes when it hangs up, or after lingerTime.
+// lingerClose sends FIN, throws away what the client still sends, and closes when it hangs up, or after lingerTime. The process
+// does not end meanwhile.
 func (c *Conn) lingerClose() {
 	raw := c.raw
 	if half, ok := raw.(interface{ CloseWrite() error }); ok {
 		half.CloseWrite()
 	}
+	c.w.busy.Add(1)
 	timer := time.AfterFunc(lingerTime, func() { raw.Close() })
 	go func() {
 		io.Copy(io.Discard, struct{ io.Reader }{raw})
 		timer.Stop()
+		c.hangUp()
 		raw.Close()
+		c.w.busy.Add(-1)
+		c.w.tellSettled()
 	}()
 }
 

@@ -246,6 +246,9 @@ func TestWorkerKeepsItsEnvironmentToItself_ReopensLogs_OutlivesItsOutput(t *test
 			t.Errorf("left in the environment: %q", said)
 		}
 	}
+	if n := w.Board.Total(scoreboard.LostLines); n != 100 {
+		t.Errorf("%d lines were lost, want 100", n)
+	}
 	w.Signal(syscall.SIGUSR1)
 	w.AwaitSaid("STATUS=reopened")
 	w.Tell(protocol.Command{Verb: protocol.VerbReopen})

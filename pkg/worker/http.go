@@ -100,12 +100,27 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if c.Last() && r.Header["Upgrade"] == nil {
 		rw.Header().Set("Connection", "close")
 	}
+	if c.fixed && r.Body != nil && r.Body != http.NoBody {
+		r.Body = &timedBody{r.Body, c}
+	}
 	c.Begin(h.w.Now())
 	defer h.end(c) // after a panic, too
 	h.next.ServeHTTP(rw, r)
 }
 
 func (h *handler) end(c *Conn) { c.End(h.w.Now(), 0) }
+
+// timedBody stops a request's clock while its handler waits for the body, where the Conn below cannot tell: under TLS.
+type timedBody struct {
+	io.ReadCloser
+	c *Conn
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	word, from := b.c.pause()
+	defer b.c.proceed(word, from)
+	return b.ReadCloser.Read(p)
+}
 
 // NoDeadline ends the deadline (the pool's timeout) of the request with this context: for answers that take their time before the first
 // byte. Streams need nothing: the first byte ends it.

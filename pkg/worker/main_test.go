@@ -41,11 +41,16 @@ func TestMain(m *testing.M) {
 		"fast stream": func() {
 			exit(fast.Serve(&fasthttp.Server{Handler: fastHandler, StreamRequestBody: true}, "127.0.0.1:0"))
 		},
-		"run": func() { exit(worker.Run(runner)) },
+		"http tls":  func() { exit(worker.Serve(&http.Server{Handler: mux(), TLSConfig: fake.TLS()}, "")) },
+		"fast tls":  func() { exit(fast.Serve(&fasthttp.Server{Handler: fastHandler, TLSConfig: fake.TLS()}, "")) },
+		"by hand":   func() { exit(worker.Serve(&http.Server{Handler: mux()}, os.Getenv("TEST_ADDR"))) },
+		"fast hand": func() { exit(fast.Serve(&fasthttp.Server{Handler: fastHandler}, os.Getenv("TEST_ADDR"))) },
+		"run":       func() { exit(worker.Run(runner)) },
 		"chatty": func() {
 			w := worker.Join()
+			log := w.Output(os.Stdout)
 			for range 100 {
-				fmt.Println("a line that nobody reads")
+				fmt.Fprintln(log, "a line that nobody reads")
 				fmt.Fprintln(os.Stderr, "another one")
 			}
 			w.OnReopen(func() { w.Status("reopened") })

@@ -99,13 +99,16 @@ func TestRequestThatWaitedForItsBytesInPiecesIsAnswered504(t *testing.T) {
 
 // EDGE_CASES 21.
 func TestSlowUploadIsTheClientsTime(t *testing.T) {
-	for _, role := range []string{"http", "fast", "fast stream"} {
+	for _, role := range []string{"http", "fast", "fast stream", "http tls", "fast tls"} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
 			p := fake.NewPool(t, short)
 			p.Start(role, fake.Options{}).AwaitReady()
 			for _, expect := range []string{"", "Expect: 100-continue\r\n"} {
 				c := dial(t, p)
+				if strings.HasSuffix(role, "tls") {
+					c = secure(c)
+				}
 				c.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n" + expect + "\r\n")
 				if expect != "" {
 					if line, err := c.r.ReadString('\n'); !strings.Contains(line, "100") {

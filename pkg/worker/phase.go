@@ -134,23 +134,26 @@ func (c *Conn) status(p []byte) {
 	}
 }
 
-// readBody is a Read inside a handler: the client's time, not the handler's.
-func (c *Conn) readBody(p []byte, word uint64) (int, error) {
-	reading := word&^phaseMask + phaseReading
-	if !c.phase.CompareAndSwap(word, reading) {
-		n, err := c.raw.Read(p)
-		c.arrived(n)
-		return n, err
+// pause stops the clock of a running handler while it waits for the client's bytes. It gives what proceed needs: the word before and
+// the time, or 0 when there was no clock to stop.
+func (c *Conn) pause() (word uint64, from int64) {
+	word = c.phase.Load()
+	if word&phaseMask != phaseHandler || !c.phase.CompareAndSwap(word, word&^phaseMask+phaseReading) {
+		return 0, 0
 	}
-	from := c.w.Now()
 	c.sc.SetStarted(0)
-	n, err := c.raw.Read(p)
-	c.arrived(n)
+	return word, c.w.Now()
+}
+
+// proceed lets the clock run on.
+func (c *Conn) proceed(word uint64, from int64) {
+	if word == 0 {
+		return
+	}
 	c.sc.SetStarted(c.began.Add(c.w.Now() - from))
-	if !c.phase.CompareAndSwap(reading, word) {
+	if !c.phase.CompareAndSwap(word&^phaseMask+phaseReading, word) {
 		c.sc.SetStarted(0) // the answer has begun meanwhile
 	}
-	return n, err
 }
 
 // NoDeadline ends the deadline of the running request.

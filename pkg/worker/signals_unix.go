@@ -35,6 +35,9 @@ func signals(supervised bool) <-chan signal {
 	go func() {
 		for s := range caught {
 			out <- meaning[s]
+			if s == syscall.SIGINT {
+				meaning[s] = signalQuick // Ctrl-C again: now
+			}
 		}
 	}()
 	return out

@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -28,7 +30,7 @@ type Worker struct {
 	// Shared and safe.
 	mode      atomic.Int32 // read by every connection; written under mu
 	open      atomic.Int64 // connections
-	busy      atomic.Int64 // calls of Run
+	busy      atomic.Int64 // calls of Run, and connections that linger after their end
 	begun     atomic.Bool  // a Serve or Run was called: before that there is nothing to drain
 	hopeless  atomic.Int64 // until then (board time) no connection is offered: the last offer met nobody
 	recycling [2]sync.Once // one message per reason
@@ -178,6 +180,22 @@ func (w *Worker) Listener(name string) net.Listener {
 		}
 	}
 	return nil
+}
+
+// Output gives a writer for log lines that never fails: what out does not take (a full disk, a pipe whose reader is gone) is counted as lost
+// on the scoreboard. Call it once per destination.
+func (w *Worker) Output(out io.Writer) io.Writer { return &output{out, w.board.Open()} }
+
+type output struct {
+	out io.Writer
+	sc  *scoreboard.Conn // only its counters
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	if n, err := o.out.Write(p); err != nil {
+		o.sc.Add(scoreboard.LostLines, uint64(max(1, bytes.Count(p[n:], []byte("\n")))))
+	}
+	return len(p), nil
 }
 
 // Now gives the scoreboard's time, for Conn.Begin and Conn.End.
