@@ -41,9 +41,13 @@ type slot struct {
 	waiting  bool        // for retry
 }
 
-// recycleInterval is the least time between two replacements because of a limit in one pool. A replacement costs about 20 ms of
-// CPU; faster would spend the machine on starts instead of requests (max_requests = 50 at 40,000 requests a second).
-const recycleInterval = 50 * time.Millisecond
+// Replacements because of a limit have a pace, else a pool whose limit is reached at once (max_requests = 50 at 40,000 requests a
+// second) would spend the machine on starts instead of requests: the next one begins recycleInterval after the one before at the
+// soonest, and recyclePace times as long after it became ready as that took.
+const (
+	recycleInterval = 50 * time.Millisecond
+	recyclePace     = 4
+)
 
 // bootsAtOnce bounds the processes of all pools that start at a time.
 func bootsAtOnce() int { return max(8, 4*cores()) }
@@ -224,6 +228,7 @@ func (s *Supervisor) slotReady(w *worker) {
 		})
 	})
 	if sl.next == w && w.generation == p.generation { // a recycling; a reload waits for all
+		p.nextTurn = time.Now().Add(max(recycleInterval, recyclePace*time.Since(w.started)))
 		old := sl.current
 		sl.current, sl.next = w, nil
 		if old != nil {
