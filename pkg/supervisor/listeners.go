@@ -29,6 +29,7 @@ type bindSockets struct {
 	adoptTx int
 	inode   uint64 // of a unix socket's file, to remove no other one's
 	steered []int  // the slots that new connections go to, see steer
+	stopper []int  // turns new connections away, see refuse
 }
 
 // errBind marks failures that end with the exit code for "could not bind".
@@ -254,7 +255,7 @@ func (s *bindSockets) forSlot(slot int) (int, error) {
 		return s.slots[0], nil
 	}
 	for len(s.slots) <= slot {
-		fd, err := s.join()
+		fd, err := s.join(s.backlog)
 		if err != nil {
 			return -1, fmt.Errorf("%w %s: slot %d: %w", errBind, s.bind, len(s.slots), err)
 		}
@@ -264,7 +265,7 @@ func (s *bindSockets) forSlot(slot int) (int, error) {
 }
 
 // join adds a socket to the group.
-func (s *bindSockets) join() (int, error) {
+func (s *bindSockets) join(backlog int) (int, error) {
 	family := unix.AF_INET
 	if _, ok := s.local.(*unix.SockaddrInet6); ok {
 		family = unix.AF_INET6
@@ -281,7 +282,7 @@ func (s *bindSockets) join() (int, error) {
 		err = unix.Bind(fd, s.local)
 	}
 	if err == nil {
-		err = unix.Listen(fd, s.backlog)
+		err = unix.Listen(fd, backlog)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -290,22 +291,15 @@ func (s *bindSockets) join() (int, error) {
 	return fd, nil
 }
 
-// refuse stops new connections without a reset: what is queued can still be accepted. A socket of systemd's stays as it is.
-func (s *bindSockets) refuse() {
-	if s.bind.Network == "systemd" {
-		return
-	}
-	for _, fd := range s.slots {
-		unix.Listen(fd, 0)
-	}
-}
-
 // Close closes the sockets and removes our socket file, if it is still ours.
 func (s *bindSockets) Close() {
 	for _, fd := range s.slots {
 		unix.Close(fd)
 	}
-	s.slots = nil
+	for _, fd := range s.stopper {
+		unix.Close(fd)
+	}
+	s.slots, s.stopper = nil, nil
 	for _, fd := range []int{s.adoptRx, s.adoptTx} {
 		if fd >= 0 {
 			unix.Close(fd)

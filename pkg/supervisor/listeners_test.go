@@ -287,3 +287,65 @@ func TestBackOff(t *testing.T) {
 		t.Errorf("after 1000 failures %v", got)
 	}
 }
+
+// After refuse what is queued can be accepted, and nobody slips into an emptied queue; after the close new ones are refused.
+func TestRefusedAddressLetsNobodySlipIn(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:0", ":0", "[::1]:0"} {
+		t.Run(addr, func(t *testing.T) {
+			s, err := openBind(tcp("web", addr), testPool(""), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if err := s.listen(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.forSlot(1); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.steer([]int{0, 1}); err != nil {
+				t.Fatal(err)
+			}
+			_, port, _ := net.SplitHostPort(s.address())
+			target := s.address()
+			if addr == ":0" {
+				target = net.JoinHostPort("127.0.0.1", port)
+			}
+			for range 20 {
+				conn, err := net.Dial("tcp", target)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+			}
+			s.refuse()
+			if len(s.stopper) != 2 {
+				t.Fatalf("fell back to listen(fd, 0): %v", s.turnAway())
+			}
+			accept := func() (n int) {
+				for _, fd := range s.slots {
+					unix.SetNonblock(fd, true)
+					for {
+						conn, _, err := unix.Accept(fd)
+						if err != nil {
+							break
+						}
+						defer unix.Close(conn)
+						n++
+					}
+				}
+				return n
+			}
+			if n := accept(); n != 20 {
+				t.Errorf("%d of 20 queued connections could be accepted", n)
+			}
+			if conn, err := net.DialTimeout("tcp", target, 100*time.Millisecond); err == nil {
+				conn.Close()
+				t.Error("a connection slipped in")
+			}
+			if n := accept(); n != 0 {
+				t.Errorf("%d connections slipped into the queues", n)
+			}
+		})
+	}
+}

@@ -7,13 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ancillaryRandom is the offset at which a classic BPF program loads a random number (SKF_AD_OFF + SKF_AD_RANDOM).
-const ancillaryRandom = 0xfffff000 + 56
+// Offsets at which a classic BPF program loads what is not payload.
+const (
+	ancillaryRandom = 0xfffff000 + 56 // SKF_AD_OFF + SKF_AD_RANDOM: a random number
+	networkHeader   = 0xfff00000      // SKF_NET_OFF: from the IP header on
+)
 
 // steer makes the kernel pick at random among the given slots for each new connection. It needs no capability and may be called at
 // any time. An index outside of the group would fall back to the kernel's hash.
 func (s *bindSockets) steer(slots []int) error {
-	if s.shared || len(slots) == 0 || slices.Equal(slots, s.steered) {
+	if s.shared || s.stopper != nil || len(slots) == 0 || slices.Equal(slots, s.steered) {
 		return nil // with nobody ready the queues wait for the refill
 	}
 	for _, slot := range slots {
@@ -21,10 +24,7 @@ func (s *bindSockets) steer(slots []int) error {
 			return nil // its socket is not open yet: the next change steers
 		}
 	}
-	program := steering(slots)
-	err := unix.SetsockoptSockFprog(s.slots[0], unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
-		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
-	if err != nil {
+	if err := s.attach(steering(slots)); err != nil {
 		return fmt.Errorf("steer %s to slots %v: %w", s.bind, slots, err)
 	}
 	s.steered = slots
