@@ -23,6 +23,21 @@ func unread(conn net.Conn) (n int) {
 	return n
 }
 
+// queued reports whether a connection waits to be accepted.
+func queued(l net.Listener) (waits bool) {
+	sc, ok := l.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	if raw, err := sc.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			waits = n > 0
+		})
+	}
+	return waits
+}
+
 // closeQueue lets no further connection into the queue of a socket that only this process serves: connection attempts wait (the
 // client repeats its SYN) until the socket is closed.
 func closeQueue(l net.Listener) {

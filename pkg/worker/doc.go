@@ -16,7 +16,7 @@
 //	moving     (drain move) accepts what is in the queue, at most 50 ms long; sends every connection that stands between two
 //	           requests to the workers that stay, at once or after its running request. Nobody takes it: serves on, says
 //	           Connection: close on the next answer, offers it again every second
-//	closing    (drain close) accepts until the queue is empty, at most 1 s; every answer says Connection: close; an idle
+//	closing    (drain close) accepts until the queue is empty, at most 5 s; every answer says Connection: close; an idle
 //	           connection, also one without a first request, is closed after LingerTime (1 s) if no byte of it is unread
 //	ended      every Serve returns nil
 //
@@ -61,6 +61,6 @@
 //   - A request that was pipelined behind one that got Connection: close is not answered, as HTTP/1.1 has it.
 //   - A request that is overdue behind pipelined ones in fasthttp's buffer gets the close without the 504.
 //
-// Where to change what: inherit*.go environment, loop.go commands and signals, drain.go modes, listener.go accepting, conn.go and boundary.go
-// connections, phase.go and monitor.go deadlines, http.go the adapter for net/http and what adapters use.
+// Where to change what: inherit*.go environment, loop.go commands and signals, drain.go modes, listener.go accepting, conn.go, boundary.go and
+// close.go connections, phase.go and monitor.go deadlines, server.go what adapters use, http.go the one for net/http.
 package worker

@@ -39,16 +39,16 @@ type gate struct {
 }
 
 const (
-	// sweepStep is how long a queue must stay empty to count as empty: accept looks before it waits, so this only has to
-	// be longer than a goroutine waits for its turn on a busy machine.
+	// sweepStep is how long a queue must stay empty to count as empty. (On a busy machine the deadline may be over before Accept
+	// looks; so the queue itself is asked, too.)
 	sweepStep = 5 * time.Millisecond
 
 	// sweepMove bounds the sweep when others serve the same queue: they would refill it for ever.
 	sweepMove = 50 * time.Millisecond
 
 	// sweepClose bounds the sweep when nobody stays. The supervisor's listen(fd, 0) keeps new connections out, so this is for
-	// a signal that came without one; a full backlog is accepted in a fraction of it.
-	sweepClose = time.Second
+	// a signal that came without one; a full backlog is accepted in a fraction of it, unless the machine is starved.
+	sweepClose = 5 * time.Second
 
 	// Pauses after a failed accept (no descriptors, no memory): short enough not to be felt, long enough not to spin.
 	acceptPause = 10 * time.Millisecond
@@ -101,7 +101,9 @@ func (g *gate) Accept() (net.Conn, error) {
 		}
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			g.empty()
+			if !queued(g.socket.Listener) {
+				g.empty()
+			}
 		case errors.Is(err, net.ErrClosed):
 			g.Close()
 		default:

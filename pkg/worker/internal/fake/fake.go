@@ -6,12 +6,14 @@ package fake
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +31,7 @@ const EnvRole = "FAKE_WORKER_ROLE"
 func Main(m *testing.M, roles map[string]func()) {
 	name := os.Getenv(EnvRole)
 	if name == "" {
+		flag.Set("test.parallel", "8") // most tests wait for processes and deadlines
 		os.Exit(m.Run())
 	}
 	os.Unsetenv(EnvRole)
@@ -36,6 +39,8 @@ func Main(m *testing.M, roles map[string]func()) {
 	roles[name]()
 	os.Exit(0)
 }
+
+var notifySockets atomic.Int64 // names them
 
 // Patience bounds every wait of a test.
 const Patience = 20 * time.Second
@@ -135,7 +140,7 @@ func (p *Pool) Start(role string, o Options) *Worker {
 	if o.UnknownBoard {
 		unix.Pwrite(boardFD, []byte{99}, 8)
 	}
-	name := fmt.Sprintf("@fake-%d-%d-%d", os.Getpid(), p.serial, time.Now().UnixNano())
+	name := fmt.Sprintf("@fake-%d-%d", os.Getpid(), notifySockets.Add(1))
 	w.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 	fatal(err)
 	var out [2]int
