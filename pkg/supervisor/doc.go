@@ -1,0 +1,41 @@
+// Package supervisor is the master: it holds listening sockets and owns the worker processes on them. Linux only.
+//
+// # Who owns what
+//
+// One goroutine, Supervisor.Run, owns every pool, slot and worker, the configuration, the generation and the timers. All others only tell it
+// facts, as events about one worker (event.go) or as functions that it runs (Supervisor.do):
+//
+//	outputPipe.run       one per stream of a worker: its lines go to the sink
+//	sink.run             owns the log files
+//	notifySocket.run     one per worker: READY=1 and the like
+//	readControl          one per worker: what it says on its control channel
+//	readReport           one per start: whether the program could be executed
+//	child.wait           one per worker: waits for the pidfd, kills the group, reaps, tells the exit
+//
+// There is no mutex here. After every event the loop calls reconcile, which compares what is wanted with what is there.
+//
+// # How things are divided
+//
+//	Config → pool → slot → worker → process
+//
+// A pool has one slot per wanted worker. A slot has the worker that serves (current) and, while it is replaced, the one that will (next); who
+// was told to leave is in the pool's leaving list and not counted any more. A worker is the state machine (the table in worker.go); a
+// process is the program behind it, a child (process.go) or a fake in tests, which run the loop in virtual time.
+//
+// # Rooms
+//
+//	supervisor.go   the loop, start and stop            config.go …     the configuration: settings.go has the table
+//	reconcile.go    wanted against actual               listeners.go    sockets; steer.go and refuse.go where connections go
+//	reload.go       a change of generation              process.go      one child; stub.go what runs between fork and exec
+//	worker.go       states, deadlines, exits            notify.go       sd_notify of one worker
+//	pool.go         slots, spawning, back-off           output.go       its output; sink.go the log files
+//	limits.go       lifetime, memory, heartbeat         machine.go      what /proc and the cgroup say
+//	signals.go      what each signal does               pidfile.go      the lock
+//	reason.go       why a worker went
+//
+// # Order
+//
+// Every replacement: the new worker is ready → it gets "adopt on" and "commit" → the old one gets "adopt off" and "drain" → its idle
+// connections move, its running requests end → it exits; QUIT after graceful_timeout, then KILL. A reload waits for all new workers
+// before the first old one drains. Pools start in the order of the file and stop in the reverse.
+package supervisor
