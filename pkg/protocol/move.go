@@ -80,4 +80,3 @@ func parseMove(p []byte) (Move, error) {
 		Remote: string(p[moveHeader+bind:]),
 	}, nil
 }
-
