@@ -1,0 +1,140 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/redis/rueidis"
+)
+
+// Batches form by themselves: what arrives while calls are in flight goes in the next one. A lone job waits for nobody.
+const (
+	flightsAtOnce = 2       // one is on the way while Redis works on the other
+	flightJobs    = 128     // bounds how long Redis does nothing else: about half a millisecond
+	flightBytes   = 1 << 20 // the same for large payloads; one larger job flies alone
+)
+
+// line is where jobs for one lane wait for the next call.
+type line struct {
+	client *Client
+	lane   lane
+
+	mu      sync.Mutex
+	waiting []*entry
+	flights int
+}
+
+// entry is one job on its way to Redis.
+type entry struct {
+	id       string
+	priority int
+	due      string
+	record   []byte
+
+	err  error         // set before done is closed
+	done chan struct{} // closed when Redis has answered for it, or will not
+}
+
+// add takes entries over; each is answered on its done.
+func (l *line) add(entries []*entry) {
+	l.mu.Lock()
+	l.waiting = append(l.waiting, entries...)
+	start := l.flights < flightsAtOnce
+	if start {
+		l.flights++
+	}
+	l.mu.Unlock()
+	if start {
+		go l.fly()
+	}
+}
+
+// fly sends what waits until nothing does.
+func (l *line) fly() {
+	for {
+		batch := l.board()
+		if batch == nil {
+			return
+		}
+		err := l.send(batch)
+		for _, e := range batch {
+			if err != nil {
+				e.err = err
+			}
+			close(e.done)
+		}
+	}
+}
+
+// board returns the next call's jobs, nil if none wait: this flight is over then.
+func (l *line) board() []*entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, size := 0, 0
+	for n < len(l.waiting) && n < flightJobs && (n == 0 || size+len(l.waiting[n].record) <= flightBytes) {
+		size += len(l.waiting[n].record)
+		n++
+	}
+	if n == 0 {
+		l.flights--
+		l.waiting = nil // lets go of a large backing array
+		return nil
+	}
+	batch := l.waiting[:n:n]
+	l.waiting = l.waiting[n:]
+	return batch
+}
+
+// send tries until Redis has answered, for as long as the options allow. The same jobs may be sent twice: the second time the
+// script finds them.
+func (l *line) send(batch []*entry) error {
+	options := l.client.options
+	deadline := time.Now().Add(options.Patience)
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 200*time.Millisecond
+	for {
+		err := l.try(batch)
+		if !errors.Is(err, ErrUnavailable) {
+			return err
+		}
+		wait := pause.NextBackOff()
+		if time.Now().Add(wait).After(deadline) {
+			return err
+		}
+		time.Sleep(wait)
+	}
+}
+
+func (l *line) try(batch []*entry) error {
+	ctx, cancel := context.WithTimeout(context.Background(), l.client.options.CallTimeout)
+	defer cancel()
+	conn, err := l.client.calls.get(ctx)
+	if err != nil {
+		return err
+	}
+	keys := l.lane.keys(l.lane.sched(), l.lane.bell(), l.lane.stat())
+	args := make([]string, 0, 1+4*len(batch))
+	args = append(args, strconv.Itoa(l.client.options.MaxPending))
+	for _, e := range batch {
+		keys = append(keys, l.lane.job(e.id))
+		args = append(args, e.id, strconv.Itoa(e.priority), e.due, rueidis.BinaryString(e.record))
+	}
+	answers, err := run(ctx, conn, enqueueScript.call(keys, args...))[0].AsIntSlice()
+	if err != nil {
+		return redisError(ctx, err)
+	}
+	if len(answers) != len(batch) {
+		return fmt.Errorf("enqueue: %d answers for %d jobs", len(answers), len(batch))
+	}
+	for i, e := range batch {
+		if answers[i] < 0 {
+			e.err = ErrQueueFull
+		}
+	}
+	return nil
+}

@@ -1,0 +1,99 @@
+package tasks
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// look is what Redis says this runner has claimed. It is compared with what the runner knows after a claim without an answer, after
+// messages may have been lost, and now and then: a job that only Redis believes to be running would run for ever.
+type look struct {
+	runner string
+	found  []sight
+	now    int64 // unix ms of Redis' clock
+	err    error
+}
+
+type sight struct {
+	post  *post
+	id    string
+	owner owner
+}
+
+func (r *Runner) look(runner string) {
+	l := look{runner: runner}
+	r.side(func(ctx context.Context) {
+		conn, err := r.client.calls.get(ctx)
+		if err != nil {
+			l.err = err
+			return
+		}
+		for _, p := range r.posts {
+			clock, err := conn.Do(ctx, conn.B().Time().Build()).AsIntSlice()
+			if err != nil || len(clock) < 1 {
+				l.err = redisError(ctx, err)
+				return
+			}
+			l.now = clock[0] * 1000
+			claims, err := conn.Do(ctx, conn.B().Hgetall().Key(p.lane.act()).Build()).AsStrMap()
+			if err != nil {
+				l.err = redisError(ctx, err)
+				return
+			}
+			for id, value := range claims {
+				if o, ok := parseOwner(value); ok && o.runner == runner {
+					l.found = append(l.found, sight{p, id, o})
+				}
+			}
+		}
+	})
+	select {
+	case r.looked <- l:
+	case <-r.gone:
+	}
+}
+
+// compare releases what Redis believes this runner has and it has not, and cancels what it was not told to.
+func (r *Runner) compare(l look) {
+	r.looking = false
+	settled := r.settled
+	r.settled = nil
+	now := time.Now()
+	if l.err != nil {
+		r.lookAt = now.Add(time.Second)
+		return
+	}
+	if r.lease == nil || l.runner != r.lease.name {
+		r.lookAt = now
+		return
+	}
+	for _, s := range l.found {
+		key := claimKey{s.id, s.owner.seq}
+		if a := r.claims[key]; a != nil {
+			if s.owner.cancel {
+				a.cancel(ErrCancelled)
+			}
+			continue
+		}
+		_, unanswered := r.uncertain[key.seq]
+		stray := l.now-s.owner.claimed > lateClaim.Milliseconds() // no call is under way for that long
+		if settled[key] || !unanswered && !stray {
+			continue
+		}
+		r.log.Warn("a claim without an answer did happen, its job goes back", zap.String("job", s.id), zap.Bool("stray", stray))
+		a := &attempt{post: s.post, key: key, owner: s.owner.prefix(), ack: ack{op: opRequeue}}
+		r.claims[key] = a
+		s.post.acks = append(s.post.acks, a)
+	}
+	for seq, since := range r.uncertain {
+		if now.Sub(since) > lateClaim {
+			delete(r.uncertain, seq)
+		}
+	}
+	r.lookAt = now.Add(lookEvery)
+	if len(r.uncertain) > 0 {
+		r.lookAt = now.Add(min(r.options.Lease/3, lookEvery))
+	}
+}

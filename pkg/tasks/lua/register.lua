@@ -1,0 +1,9 @@
+-- Makes a runner's lease, once: its name was never used before and is never used again.
+-- KEYS 1 hb:<runner>, 2 wk
+-- ARGV 1 runner, 2 lease ms
+-- returns 1, or 0 if the name is taken
+-- The first write is one that a full Redis admits: runners must be able to start there, they are what empties it.
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[2], whole(clock()), ARGV[1])
+if redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[2]) then return 1 end
+return 0

@@ -1,0 +1,222 @@
+package tasks
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// A job is one Redis string: a header of fixed width, the handler's name, the payload (later the result), and after a failure
+// the last error. Fixed width lets a script change the state with one SETRANGE and never decode a payload; decimal digits
+// let people read it with redis-cli. The scripts know these places too: lua/record.lua.
+//
+//	 0     1  version: 1
+//	 1     1  state: p waits or runs (where the id lies tells which), d done, x dead, c cancelled
+//	 2     1  priority
+//	 3     1  o: the id's key is the caller's own; g: generated
+//	 4     3  attempts that ended in failure, or with the end
+//	 7     3  attempts allowed
+//	10     2  crashes: runners that died with it
+//	12     9  timeout of one attempt, ms; 0 none
+//	21    13  enqueued, unix ms of the caller's clock
+//	34    13  start of the last attempt, unix ms of Redis' clock
+//	47    13  finished, unix ms of the runner's or Redis' clock
+//	60     8  keep the result, seconds; 0 the default
+//	68     3  length of the name
+//	71     8  length of the payload or result
+//	79     1  a space, for the eye
+const headerSize = 80
+
+const (
+	statePending   = 'p'
+	stateDone      = 'd'
+	stateDead      = 'x'
+	stateCancelled = 'c'
+
+	recordVersion = '1'
+	maxAttempts   = 999
+	maxPayload    = 10 << 20 // bytes; an input that is larger belongs into a store, its name into the payload
+	maxErrorText  = 4 << 10  // bytes of an error (with the stack of a panic) that are kept
+)
+
+var errBadRecord = errors.New("not a job record")
+
+// record is a job as Redis keeps it.
+type record struct {
+	state    byte
+	priority int
+	own      bool // the key came from the caller
+	attempt  int
+	max      int
+	crashes  int
+	timeout  time.Duration
+	enqueued int64 // these three: unix ms, 0 not yet
+	started  int64
+	finished int64
+	keep     time.Duration
+	name     string
+	payload  []byte // result when done
+	size     int    // bytes of the payload; also set when only the header was read
+	failure  string // the last error
+}
+
+func (r *record) terminal() bool { return r.state != statePending }
+
+// errorAt is where the text of the last error begins.
+func (r *record) errorAt() int { return headerSize + len(r.name) + r.size }
+
+// header returns the fixed part. Numbers that do not fit are cut to the largest that does.
+func (r *record) header() []byte {
+	b := make([]byte, 0, headerSize+len(r.name)+len(r.payload))
+	own := byte('g')
+	if r.own {
+		own = 'o'
+	}
+	b = append(b, recordVersion, r.state, '0'+byte(r.priority), own)
+	b = digits(b, int64(r.attempt), 3)
+	b = digits(b, int64(r.max), 3)
+	b = digits(b, int64(r.crashes), 2)
+	b = digits(b, r.timeout.Milliseconds(), 9)
+	b = digits(b, r.enqueued, 13)
+	b = digits(b, r.started, 13)
+	b = digits(b, r.finished, 13)
+	b = digits(b, int64(r.keep/time.Second), 8)
+	b = digits(b, int64(len(r.name)), 3)
+	b = digits(b, int64(r.size), 8)
+	return append(b, ' ')
+}
+
+// encode returns the whole record without an error text.
+func (r *record) encode() []byte {
+	r.size = len(r.payload)
+	return append(append(r.header(), r.name...), r.payload...)
+}
+
+// tombstone returns what a cancelled job leaves: header and name.
+func (r record) tombstone(now int64) []byte {
+	r.state, r.finished, r.payload = stateCancelled, now, nil
+	return r.encode()
+}
+
+// decodeHeader reads the fixed part and the name; b may end anywhere after these.
+func decodeHeader(b []byte) (record, error) {
+	var r record
+	if len(b) < headerSize || b[0] != recordVersion {
+		return r, fmt.Errorf("%.20q: %w", b, errBadRecord)
+	}
+	bad := false
+	number := func(from, width int) int64 {
+		n, err := strconv.ParseUint(string(b[from:from+width]), 10, 63)
+		bad = bad || err != nil
+		return int64(n)
+	}
+	r.state, r.own = b[1], b[3] == 'o'
+	r.priority = int(number(2, 1))
+	r.attempt = int(number(4, 3))
+	r.max = int(number(7, 3))
+	r.crashes = int(number(10, 2))
+	r.timeout = time.Duration(number(12, 9)) * time.Millisecond
+	r.enqueued, r.started, r.finished = number(21, 13), number(34, 13), number(47, 13)
+	r.keep = time.Duration(number(60, 8)) * time.Second
+	name := int(number(68, 3))
+	r.size = int(number(71, 8))
+	switch r.state {
+	case statePending, stateDone, stateDead, stateCancelled:
+	default:
+		bad = true
+	}
+	if bad || r.priority >= priorities || len(b) < headerSize+name {
+		return record{}, fmt.Errorf("%.80q: %w", b, errBadRecord)
+	}
+	r.name = string(b[headerSize : headerSize+name])
+	return r, nil
+}
+
+// decode reads a whole record. The payload shares b's memory.
+func decode(b []byte) (record, error) {
+	r, err := decodeHeader(b)
+	if err != nil {
+		return r, err
+	}
+	end := r.errorAt()
+	if len(b) < end {
+		return record{}, fmt.Errorf("%d bytes of %d: %w", len(b), end, errBadRecord)
+	}
+	r.payload = b[headerSize+len(r.name) : end : end]
+	r.failure = decodeError(b[end:])
+	return r, nil
+}
+
+// An error text is its length in four digits, then the text: a shorter one written over a longer one needs no cutting.
+func encodeError(text string) string {
+	if len(text) > maxErrorText {
+		text = text[:maxErrorText]
+	}
+	return fmt.Sprintf("%04d", len(text)) + text
+}
+
+func decodeError(b []byte) string {
+	if len(b) < 4 {
+		return ""
+	}
+	n, err := strconv.Atoi(string(b[:4]))
+	if err != nil || n < 0 || len(b) < 4+n {
+		return ""
+	}
+	return string(b[4 : 4+n])
+}
+
+// digits appends n with leading zeros in exactly width digits.
+func digits(b []byte, n int64, width int) []byte {
+	if n < 0 {
+		n = 0
+	}
+	start := len(b)
+	for range width {
+		b = append(b, '0')
+	}
+	for i := start + width - 1; i >= start; i-- {
+		b[i] = '0' + byte(n%10)
+		n /= 10
+	}
+	if n > 0 {
+		for i := range width {
+			b[start+i] = '9'
+		}
+	}
+	return b
+}
+
+// How long a record outlives its job, so that a repeated enqueue of the same id finds it, and so that people can look.
+const (
+	keepGenerated = 60 * time.Second    // nobody repeats an id that was never theirs for longer than a call may take
+	keepOwn       = 10 * time.Minute    // the caller's own ids: retries of a request, of a relay
+	keepResult    = time.Hour           // a result that nobody set a time for
+	keepDead      = 30 * 24 * time.Hour // a person must look at it
+)
+
+// keepFor returns how long a job's record lives after its end.
+func (r *record) keepFor(hasResult bool) time.Duration {
+	least := keepGenerated
+	if r.own {
+		least = keepOwn
+	}
+	if r.keep > 0 {
+		return max(r.keep, least)
+	}
+	if hasResult {
+		return keepResult
+	}
+	return least
+}
+
+func milliseconds(t time.Time) int64 { return t.UnixMilli() }
+
+// moment is the inverse of milliseconds, the zero time for 0.
+func moment(ms int64) time.Time {
+	if ms <= 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
