@@ -441,7 +441,7 @@ func TestTermDuringAReloadStopsOnce(t *testing.T) {
 			t.Errorf("done %v, %v", w.done, w.result)
 		}
 		for _, p := range w.procs {
-			if n := len(slices.DeleteFunc(slices.Clone(p.said), func(s string) bool { return !strings.HasPrefix(s, "drain") && s != "quit" })); n != 1 {
+			if n := len(slices.DeleteFunc(slices.Clone(p.said), func(s string) bool { return !strings.HasPrefix(s, "drain") && s != "terminated" })); n != 1 {
 				t.Errorf("%s was told %v", p.id, p.said)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -139,7 +140,7 @@ func testWorker(mode string) {
 			hog[i] = 1
 		}
 		serve()
-		_ = hog[0]
+		runtime.KeepAlive(hog)
 	default:
 		serve()
 	}

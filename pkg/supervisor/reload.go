@@ -117,7 +117,7 @@ func (s *Supervisor) endRecycling() {
 			if sl.next != nil {
 				w := sl.next
 				p.vacate(w)
-				s.quit(w, reasonReload)
+				s.drain(w, protocol.DrainMove, reasonReload)
 			}
 		}
 	}

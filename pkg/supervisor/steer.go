@@ -16,7 +16,7 @@ const (
 // steer makes the kernel pick at random among the given slots for each new connection. It needs no capability and may be called at
 // any time. An index outside of the group would fall back to the kernel's hash.
 func (s *bindSockets) steer(slots []int) error {
-	if s.shared || s.stopper != nil || len(slots) == 0 || slices.Equal(slots, s.steered) {
+	if len(s.slots) < 2 || s.stopper != nil || len(slots) == 0 || slices.Equal(slots, s.steered) {
 		return nil // with nobody ready the queues wait for the refill
 	}
 	for _, slot := range slots {

@@ -243,14 +243,10 @@ func (s *Supervisor) bootTimeout(w *worker, _ event) {
 
 // drain tells a worker to finish what it has and leave. how is one of protocol.DrainMove, DrainClose.
 func (s *Supervisor) drain(w *worker, how string, why reason) {
-	switch w.state {
-	case starting:
-		s.quit(w, why) // it serves nobody yet
-		return
-	case ready:
-	default:
+	if w.state > ready {
 		return // on its way already
 	}
+	// A starting one too: it may serve already, its READY=1 still on the way to us.
 	w.reason = why
 	s.log.Info("worker drains", append(w.fields(), zap.String("reason", string(why)))...)
 	if !w.speaks || !w.proc.Send(protocol.Drain(how, w.cfg.GracefulTimeout)) {
