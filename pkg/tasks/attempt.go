@@ -68,7 +68,7 @@ func (a *attempt) start(r *Runner) {
 		ctx, a.free = context.WithTimeout(ctx, a.record.timeout)
 	}
 	a.job = &Job{
-		ID: a.key.id, Name: a.record.name, Queue: a.post.lane.queue, Payload: a.record.payload,
+		ID: a.key.id, Name: a.record.name, Queue: a.post.lane.queue, Priority: a.record.priority, Payload: a.record.payload,
 		Attempt: a.record.attempt + 1, Max: a.record.max, Crashes: a.record.crashes, Enqueued: moment(a.record.enqueued),
 	}
 	a.job.progress.write = func(p Progress) { r.writeProgress(a, p) }

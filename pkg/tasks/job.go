@@ -13,6 +13,7 @@ type Job struct {
 	ID       string
 	Name     string
 	Queue    string
+	Priority int
 	Payload  []byte
 	Attempt  int // 1 for the first
 	Max      int

@@ -1,0 +1,241 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+func TestALostAnswerLosesNoJobAndRunsNoneTwice(t *testing.T) {
+	t.Parallel()
+	for _, b := range []backend{backends[0], backends[2]} {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			url := b.url(t)
+			p := startProxy(t, url)
+			e, through := newEnv(t, url), newEnv(t, p.url())
+			through.namespace = e.namespace
+			var ran atomic.Int32
+			mux := NewMux()
+			mux.Handle("x", func(context.Context, *Job) ([]byte, error) { ran.Add(1); return nil, nil })
+			r := through.run(mux, RunnerOptions{Lease: 600 * time.Millisecond})
+			e.await(e.enqueue("x"), Done) // now Redis knows the scripts
+			for i, s := range []*script{claimScript, ackScript, claimScript, ackScript} {
+				p.loseAnswer(s)
+				e.await(e.enqueue("x"), Done)
+				until(t, "the answer is lost", func() bool { return p.lost.Load() == int32(i+1) })
+			}
+			if _, err := through.c().Enqueue(t.Context(), "x", nil); err != nil {
+				t.Error(err)
+			}
+			p.loseAnswer(enqueueScript)
+			if _, err := through.c().Enqueue(t.Context(), "x", nil); err != nil {
+				t.Error(err)
+			}
+			books := e.rest()
+			if books.Accepted != 7 || books.Done != 7 || ran.Load() != 7 || p.lost.Load() != 5 {
+				t.Errorf("books %+v, ran %d, lost answers %d", books, ran.Load(), p.lost.Load())
+			}
+			if err := r.halt(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestRedisAwayIsAnErrorAndRunnersComeBackByThemselves(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t, "--appendfsync", "always")
+	e := newEnv(t, s.url())
+	var ran atomic.Int32
+	hold, began := make(chan struct{}), make(chan bool, 10)
+	mux := NewMux()
+	mux.Handle("x", func(context.Context, *Job) ([]byte, error) { ran.Add(1); return nil, nil })
+	mux.Handle("hold", func(context.Context, *Job) ([]byte, error) { began <- true; <-hold; return []byte("kept"), nil })
+	r := e.run(mux, RunnerOptions{})
+	e.await(e.enqueue("x"), Done)
+	held := e.enqueue("hold")
+	<-began
+	s.stop()
+
+	id, err := e.c().Enqueue(t.Context(), "x", nil, Key("a"))
+	if !errors.Is(err, ErrUnavailable) || id != "default.0.a" {
+		t.Errorf("enqueue: %q, %v", id, err)
+	}
+	if _, err := e.c().Status(t.Context(), held); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("status: %v", err)
+	}
+	if _, err := e.c().Cancel(t.Context(), held); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("cancel: %v", err)
+	}
+	close(hold) // it ends while nobody can take note
+	time.Sleep(100 * time.Millisecond)
+	if !s.start() { // its script cache is empty
+		t.Fatal("redis does not come back")
+	}
+	e.await(held, Done)
+	if result, err := e.c().Result(t.Context(), held); err != nil || string(result) != "kept" {
+		t.Errorf("%q, %v", result, err)
+	}
+	e.await(e.enqueue("x", Key("a")), Done)
+	if b := e.rest(); b.Accepted != 3 || b.Done != 3 || ran.Load() != 2 {
+		t.Errorf("books %+v, ran %d", b, ran.Load())
+	}
+	if err := r.halt(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestARunnerAndAClientStartBeforeRedis(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	s.stop()
+	e := newEnv(t, s.url())
+	began := make(chan string, 10)
+	r := e.run(noting(began), RunnerOptions{})
+	if _, err := e.c().Enqueue(t.Context(), "x", nil); !errors.Is(err, ErrUnavailable) {
+		t.Error(err)
+	}
+	if !s.start() {
+		t.Fatal("redis does not start")
+	}
+	e.enqueue("x")
+	<-began
+	e.rest()
+	if err := r.halt(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAServerThatHangsIsAnErrorInTime(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	e := newEnv(t, s.url())
+	e.client = e.connect(Options{CallTimeout: 300 * time.Millisecond, Patience: 100 * time.Millisecond})
+	began := make(chan string, 10)
+	r := e.run(noting(began), RunnerOptions{})
+	e.await(e.enqueue("x"), Done)
+	s.signal(syscall.SIGSTOP)
+	id, err := e.c().Enqueue(t.Context(), "x", nil)
+	if !errors.Is(err, ErrUnavailable) {
+		t.Errorf("enqueue: %v", err)
+	}
+	time.Sleep(300 * time.Millisecond) // the runner's calls hang too
+	s.signal(syscall.SIGCONT)
+	// What hung may have been executed now: sent again it settles.
+	until(t, "redis is back", func() bool { return e.c().Ping(t.Context()) == nil })
+	e.enqueue("x", Key(strings.TrimPrefix(id, "default.0.")))
+	e.await(id, Done)
+	if b := e.rest(); b.Accepted != 2 || b.Done != 2 {
+		t.Errorf("books %+v", b)
+	}
+	if err := r.halt(); err != nil {
+		t.Error(err)
+	}
+	if len(began) != 2 {
+		t.Errorf("ran %d times", len(began))
+	}
+}
+
+func TestOnAFullRedisRunningJobsEndAndNothingIsAccepted(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	e := newEnv(t, s.url())
+	hold, began := make(chan struct{}), make(chan string, 100)
+	mux := NewMux()
+	mux.Handle("hold", func(_ context.Context, job *Job) ([]byte, error) {
+		began <- job.ID
+		<-hold
+		switch string(job.Payload) {
+		case "fail":
+			return nil, errors.New("no luck")
+		case "dead":
+			return nil, ErrSkipRetry
+		}
+		return []byte("result"), nil
+	})
+	r := e.run(mux, RunnerOptions{Concurrency: 4, Backoff: func(int) time.Duration { return time.Millisecond }})
+	var ids []string
+	for _, what := range []string{"done", "fail", "dead", "cancel", "waits", "waits", "cancel"} {
+		id, err := e.c().Enqueue(t.Context(), "hold", []byte(what), MaxAttempts(2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	for range 4 {
+		<-began
+	}
+	set := func(memory string) {
+		t.Helper()
+		if err := e.do(func(b rueidis.Builder) rueidis.Completed {
+			return b.ConfigSet().ParameterValue().ParameterValue("maxmemory", memory).Build()
+		}).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("1mb")
+	if _, err := e.c().Enqueue(t.Context(), "hold", nil); !errors.Is(err, ErrFull) {
+		t.Errorf("enqueue: %v", err)
+	}
+	if !e.cancel(ids[3]) || !e.cancel(ids[6]) {
+		t.Error("a full redis cannot cancel")
+	}
+	// Another runner can start: runners are what empties a full Redis.
+	other := e.run(mux, RunnerOptions{})
+	until(t, "another runner registers", func() bool { return other.Name() != "" })
+	close(hold)
+	for i, want := range []State{Done, Dead, Dead, Cancelled, Done, Done, Cancelled} {
+		e.await(ids[i], want)
+	}
+	b := e.rest()
+	if b.Accepted != 7 || b.Done != 3 || b.Dead != 2 || b.Cancelled != 2 || b.Retried != 1 {
+		t.Errorf("books %+v", b)
+	}
+	set("0")
+	e.await(e.enqueue("hold"), Done)
+	for _, x := range []*running{r, other} {
+		if err := x.halt(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestTheStartCheckSaysWhatIsWrongWithTheServer(t *testing.T) {
+	t.Parallel()
+	bad := newEnv(t, startRedis(t, "--appendonly", "no", "--maxmemory-policy", "allkeys-lru").url())
+	warnings, err := bad.c().Check(t.Context())
+	if text := strings.Join(warnings, "\n"); err != nil || len(warnings) != 2 ||
+		!strings.Contains(text, "allkeys-lru") || !strings.Contains(text, "appendonly") {
+		t.Errorf("%q, %v", warnings, err)
+	}
+	good := newEnv(t, realRedis(t).url())
+	if warnings, err := good.c().Check(t.Context()); err != nil || len(warnings) != 0 {
+		t.Errorf("%q, %v", warnings, err)
+	}
+	mini := newEnv(t, miniURL(t))
+	if warnings, err := mini.c().Check(t.Context()); err != nil || len(warnings) != 1 {
+		t.Errorf("%q, %v", warnings, err)
+	}
+	for version, old := range map[string]bool{"6.0.16": true, "6.2.0": false, "7.0.15": false, "5.9": true, "8": false, "10.1.1": false} {
+		if older(version, 6, 2) != old {
+			t.Error(version)
+		}
+	}
+	for _, url := range []string{"", "http://x", "redis://h/x", "redis://h/1/2"} {
+		if _, err := Connect(url, Options{}); err == nil {
+			t.Errorf("%q was taken", url)
+		}
+	}
+	for _, url := range []string{"redis://h", "redis://h/", "redis://u:p@h:1/3", "rediss://h", "unix:///run/redis.sock?db=1", "redis://h/?db=2"} {
+		if _, err := Connect(url, Options{}); err != nil {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+}

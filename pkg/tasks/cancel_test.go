@@ -1,0 +1,110 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func (e *env) cancel(id string) bool {
+	e.t.Helper()
+	ok, err := e.c().Cancel(e.t.Context(), id)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return ok
+}
+
+func TestACancelledJobNeverRuns(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		var ran atomic.Int32
+		mux := NewMux()
+		mux.Handle("x", func(context.Context, *Job) ([]byte, error) { ran.Add(1); return nil, nil })
+		pending, scheduled := e.enqueue("x"), e.enqueue("x", In(50*time.Millisecond))
+		for _, id := range []string{pending, scheduled} {
+			if !e.cancel(id) {
+				t.Errorf("%s: not cancelled", id)
+			}
+			if s := e.status(id); s.State != Cancelled || s.Finished.IsZero() || s.Name != "x" {
+				t.Errorf("%+v", s)
+			}
+			if e.cancel(id) {
+				t.Errorf("%s: cancelled twice", id)
+			}
+		}
+		if b := e.books(); b.Dropping != 1 || b.Cancelled != 2 || b.Pending != 0 {
+			t.Errorf("books %+v", b)
+		}
+		e.run(mux, RunnerOptions{})
+		last := e.enqueue("x", Priority(3))
+		e.await(last, Done)
+		if e.cancel(last) {
+			t.Error("cancelled after the end")
+		}
+		if ok, err := e.c().Cancel(t.Context(), "default.0.nobody"); ok || err != nil {
+			t.Errorf("cancel of what never was: %v, %v", ok, err)
+		}
+		if b := e.rest(); b.Done != 1 || b.Cancelled != 2 || ran.Load() != 1 {
+			t.Errorf("books %+v, ran %d", b, ran.Load())
+		}
+	})
+}
+
+func TestCancelEndsTheContextOfARunningJobForGood(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		began, causes := make(chan string, 2), make(chan error, 2)
+		mux := NewMux()
+		mux.Handle("x", func(ctx context.Context, job *Job) ([]byte, error) {
+			began <- job.ID
+			<-ctx.Done()
+			causes <- context.Cause(ctx)
+			if job.Priority == 0 {
+				return []byte("too late"), nil // what it returns does not count any more
+			}
+			return nil, ctx.Err()
+		})
+		e.run(mux, RunnerOptions{})
+		for _, priority := range []int{0, 1} {
+			id := e.enqueue("x", Priority(priority))
+			<-began
+			if !e.cancel(id) {
+				t.Fatal("not cancelled")
+			}
+			if cause := <-causes; !errors.Is(cause, ErrCancelled) {
+				t.Errorf("cause %v", cause)
+			}
+			if s := e.await(id, Cancelled); s.Error != "" || s.Attempt != 0 {
+				t.Errorf("%+v", s)
+			}
+		}
+		if b := e.rest(); b.Cancelled != 2 || b.Retried != 0 {
+			t.Errorf("books %+v", b)
+		}
+	})
+}
+
+func TestACancelMarkIsFoundWhenItsMessageWasLost(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, miniURL(t))
+	began := make(chan string, 1)
+	mux := NewMux()
+	mux.Handle("x", func(ctx context.Context, job *Job) ([]byte, error) {
+		began <- job.ID
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	r := e.run(mux, RunnerOptions{})
+	id := e.enqueue("x")
+	<-began
+	l, _ := parseID(e.namespace, id)
+	conn, _ := e.c().calls.get(t.Context())
+	value, _ := conn.Do(t.Context(), conn.B().Hget().Key(l.act()).Field(id).Build()).ToString()
+	conn.Do(t.Context(), conn.B().Hset().Key(l.act()).FieldValue().FieldValue(id, value+"|X").Build())
+	r.cancels <- claimKey{} // as if the connection had broken
+	e.await(id, Cancelled)
+	e.rest()
+}

@@ -1,0 +1,140 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAPanicIsAFailedAttemptWithItsStack(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		mux := NewMux()
+		mux.Handle("panic", func(context.Context, *Job) ([]byte, error) { panic("oh no") })
+		mux.Handle("exit", func(context.Context, *Job) ([]byte, error) { runtime.Goexit(); return nil, nil })
+		r := e.run(mux, RunnerOptions{Concurrency: 1})
+		id, other := e.enqueue("panic", MaxAttempts(1)), e.enqueue("exit", MaxAttempts(1))
+		if s := e.await(id, Dead); !strings.Contains(s.Error, "oh no") || !strings.Contains(s.Error, "handler_test.go") {
+			t.Errorf("error %q", s.Error)
+		}
+		if s := e.await(other, Dead); !strings.Contains(s.Error, "ended its goroutine") {
+			t.Errorf("error %q", s.Error)
+		}
+		if err := r.halt(); err != nil {
+			t.Error(err)
+		}
+		e.books()
+	})
+}
+
+func TestATimeoutEndsAnAttemptAndAHandlerThatIgnoresItKeepsItsSlot(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, miniURL(t))
+	stuck, began := make(chan struct{}), make(chan string, 2)
+	mux := NewMux()
+	mux.Handle("slow", func(ctx context.Context, _ *Job) ([]byte, error) {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	})
+	mux.Handle("deaf", func(_ context.Context, job *Job) ([]byte, error) {
+		began <- job.ID
+		<-stuck
+		return nil, errors.New("late")
+	})
+	e.run(mux, RunnerOptions{Concurrency: 1})
+	id := e.enqueue("slow", Timeout(20*time.Millisecond), MaxAttempts(1))
+	if s := e.await(id, Dead); s.Error != context.DeadlineExceeded.Error() {
+		t.Errorf("error %q", s.Error)
+	}
+	first, second := e.enqueue("deaf", Timeout(10*time.Millisecond), MaxAttempts(1)), e.enqueue("deaf", MaxAttempts(1))
+	if got := <-began; got != first {
+		t.Fatalf("%s began before %s", got, first)
+	}
+	time.Sleep(100 * time.Millisecond) // long past its timeout
+	if a, b := e.status(first), e.status(second); a.State != Running || b.State != Pending {
+		t.Errorf("%s and %s: the slot of a handler that ignores its context was given away", a.State, b.State)
+	}
+	close(stuck)
+	e.await(second, Dead)
+	e.rest()
+}
+
+func TestMiddlewareWrapsHandlersFromOutsideIn(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, miniURL(t))
+	var order []string
+	wrap := func(name string) Middleware {
+		return func(next Handler) Handler {
+			return func(ctx context.Context, job *Job) ([]byte, error) {
+				order = append(order, name)
+				return next(ctx, job)
+			}
+		}
+	}
+	mux := NewMux()
+	mux.Use(wrap("outer"), wrap("inner"))
+	mux.Handle("x", func(context.Context, *Job) ([]byte, error) { order = append(order, "handler"); return nil, nil })
+	r := e.run(mux, RunnerOptions{})
+	e.await(e.enqueue("x"), Done)
+	if err := r.halt(); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Join(order, " "); got != "outer inner handler" {
+		t.Error(got)
+	}
+}
+
+func TestAKindCarriesItsArgumentsAndADeadJobTellsBadOnes(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, miniURL(t))
+	type args struct{ Width int }
+	kind := Kind[args]("resize")
+	got := make(chan int, 1)
+	mux := NewMux()
+	kind.Handle(mux, func(_ context.Context, a args) ([]byte, error) { got <- a.Width; return nil, nil })
+	e.run(mux, RunnerOptions{})
+	if _, err := kind.Enqueue(t.Context(), e.c(), args{Width: 280}); err != nil {
+		t.Fatal(err)
+	}
+	if w := <-got; w != 280 {
+		t.Error(w)
+	}
+	id := e.enqueue("resize") // its payload is no JSON
+	if s := e.await(id, Dead); s.Attempt != 1 {
+		t.Errorf("%+v", s)
+	}
+	// A name that no runner here knows is tried again: another may.
+	other := e.enqueue("unknown")
+	if s := e.await(other, Retrying); !strings.Contains(s.Error, "no handler") || s.Due.IsZero() {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestProgressIsSeenWhileAJobRunsAndGoneAfter(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		goOn := make(chan struct{})
+		mux := NewMux()
+		mux.Handle("x", func(ctx context.Context, _ *Job) ([]byte, error) {
+			for i := range 1000 { // far more often than it is written
+				FromContext(ctx).Progress(i/10, "busy")
+			}
+			FromContext(ctx).Progress(100, "almost there")
+			<-goOn
+			return nil, nil
+		})
+		r := e.run(mux, RunnerOptions{})
+		id := e.enqueue("x")
+		until(t, "the last word of progress", func() bool { return e.status(id).Progress == Progress{100, "almost there"} })
+		close(goOn)
+		e.await(id, Done)
+		until(t, "the progress is gone", func() bool { return e.status(id).Progress == Progress{} })
+		if err := r.halt(); err != nil {
+			t.Error(err)
+		}
+		e.rest()
+	})
+}
