@@ -72,17 +72,29 @@ type server struct {
 func start(t *testing.T, env []string, args ...string) *server {
 	t.Helper()
 	s := launch(t, env, args...)
+	s.awaitAddress()
+	return s
+}
+
+func (s *server) awaitAddress() {
+	s.t.Helper()
 	line := s.await(`listening .*"address": "([^"]*)"`, 1)
 	s.addr = regexp.MustCompile(`"address": "([^"]*)"`).FindStringSubmatch(line)[1]
-	return s
 }
 
 // launch is start without waiting for an address.
 func launch(t *testing.T, env []string, args ...string) *server {
 	t.Helper()
+	return launchIn(t, nil, env, args...)
+}
+
+// launchIn is launch behind a command that becomes another one, as in `nice supervisor …`.
+func launchIn(t *testing.T, wrapper, env []string, args ...string) *server {
+	t.Helper()
 	s := &server{t: t, done: make(chan struct{})}
 	s.grown = sync.NewCond(&s.mu)
-	s.cmd = exec.Command(filepath.Join(bin, "supervisor"), args...)
+	argv := append(append(append([]string{}, wrapper...), filepath.Join(bin, "supervisor")), args...)
+	s.cmd = exec.Command(argv[0], argv[1:]...)
 	s.cmd.Env = append(os.Environ(), env...)
 	s.cmd.Stdout = nil
 	stderr, err := s.cmd.StderrPipe()

@@ -45,7 +45,7 @@ type exitStatus struct {
 	signal   syscall.Signal // that ended it
 	tail     []string       // its last lines on stderr
 	panicked bool           // a Go program that ended in a panic or a runtime error: status 2
-	oom      bool           // the kernel killed a process of our cgroup for want of memory meanwhile
+	oomKills int64          // how many of our cgroup the kernel had killed for want of memory; of SIGKILL only
 }
 
 // process is what the state machine needs of the program behind a worker. Tests run the loop on fake ones.

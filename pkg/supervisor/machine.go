@@ -88,23 +88,23 @@ func cgroupFile(v2, v1 string) (string, bool) {
 	return "", false
 }
 
-// oomKills gives how many processes of our cgroup the kernel has killed for want of memory.
-func oomKills() (int64, bool) {
+// oomKills gives how many processes of our cgroup the kernel has killed for want of memory, 0 where it does not count them.
+func oomKills() int64 {
 	path, ok := cgroupFile("memory.events", "memory.oom_control")
 	if !ok {
-		return 0, false
+		return 0
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return 0, false
+		return 0
 	}
 	for line := range strings.Lines(string(text)) {
 		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			kills, err := strconv.ParseInt(strings.TrimSpace(n), 10, 64)
-			return kills, err == nil
+			kills, _ := strconv.ParseInt(strings.TrimSpace(n), 10, 64)
+			return kills
 		}
 	}
-	return 0, false
+	return 0
 }
 
 // memoryLimit gives the memory limit of our cgroup in bytes, 0: none.

@@ -209,7 +209,6 @@ func readControl(f *os.File, tell func(event)) {
 // wait tells the worker's exit. The order matters: while the dead leader is not reaped, its pid and so its process group cannot be
 // given to anybody else, and what it left behind can be killed by that number.
 func (c *child) wait(tell func(event)) {
-	kills, _ := oomKills()
 	raw, err := c.pidfd.SyscallConn()
 	if err == nil {
 		raw.Read(func(fd uintptr) bool {
@@ -231,8 +230,8 @@ func (c *child) wait(tell func(event)) {
 	if status.Signaled() {
 		exit.code, exit.signal = 0, syscall.Signal(status.Signal())
 	}
-	if after, ok := oomKills(); ok && exit.signal == syscall.SIGKILL {
-		exit.oom = after > kills
+	if exit.signal == syscall.SIGKILL {
+		exit.oomKills = oomKills()
 	}
 	for _, p := range c.out {
 		words, crash := p.finish()

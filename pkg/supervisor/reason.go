@@ -25,6 +25,8 @@ const (
 	reasonStop        reason = "stop"
 	reasonQuit        reason = "quit" // quick stop
 	reasonLeft        reason = "left" // it said STOPPING=1 of its own will
+
+	reasonOOM reason = "oom" // the kernel killed it for want of memory
 )
 
 // planned reports whether a worker that goes for this reason did nothing wrong.
@@ -36,11 +38,9 @@ func (r reason) planned() bool {
 	return true
 }
 
-// of gives the reason of an exit that nobody asked for: exit:3, crash:SIGSEGV, crash:panic, oom.
+// of gives the reason of an exit that nobody asked for: exit:3, crash:SIGSEGV, crash:panic.
 func (e exitStatus) reason() reason {
 	switch {
-	case e.oom:
-		return "oom"
 	case e.panicked:
 		return "crash:panic"
 	case e.signal != 0:

@@ -41,6 +41,7 @@ type Supervisor struct {
 	err        error // what ends Run
 	wakeAt     time.Time
 	lastTick   time.Time
+	oomSeen    int64 // the kernel's kills in our cgroup that have been laid to a worker
 }
 
 // phase of a stop.
@@ -87,7 +88,7 @@ func open(cfg *Config, opts Options, inherited map[string]int) (*Supervisor, err
 	log, level := newLogger(out, cfg.LogLevel)
 	s := newSupervisor(cfg, log, start)
 	s.sink, s.level, s.load = out, level, opts.Load
-	s.inherited = inherited
+	s.inherited, s.oomSeen = inherited, oomKills()
 	if err := s.bindAll(); err != nil {
 		s.closeSockets()
 		out.close()

@@ -322,7 +322,11 @@ func (s *Supervisor) exited(w *worker, e event) {
 	was := w.state
 	s.enter(w, gone, 0)
 	why := w.reason
-	if why == "" || (e.exit.oom && was != killing) {
+	switch {
+	case was != killing && e.exit.oomKills > s.oomSeen: // nobody else sent this KILL
+		s.oomSeen++
+		why = reasonOOM
+	case why == "":
 		why = e.exit.reason()
 	}
 	fields := append(w.fields(), zap.String("reason", string(why)), zap.Stringer("exit", e.exit),
