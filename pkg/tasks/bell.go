@@ -13,7 +13,7 @@ type rang struct {
 }
 
 // listen makes sure that somebody waits for the bells while there are free slots and nothing is known to be claimable.
-func (r *Runner) listen(fetch context.Context, now time.Time) {
+func (r *Runner) listen(hearing context.Context, now time.Time) {
 	if r.lease == nil || r.free() <= 0 || now.Before(r.resume) {
 		return
 	}
@@ -24,20 +24,22 @@ func (r *Runner) listen(fetch context.Context, now time.Time) {
 		}
 		if quiet {
 			w.listening = true
-			r.helpers.Go(func() { r.wait(fetch, w) })
+			name := r.lease.name
+			r.helpers.Go(func() { r.wait(hearing, w, name) })
 		}
 	}
 }
 
-func (r *Runner) wait(fetch context.Context, w *ward) {
-	keys := make([]string, len(w.posts))
-	for i, p := range w.posts {
-		keys[i] = p.lane.bell()
+func (r *Runner) wait(hearing context.Context, w *ward, name string) {
+	// The first key that holds something answers: the runner's own before the bells.
+	keys := []string{w.posts[0].lane.wake(name)}
+	for _, p := range w.posts {
+		keys = append(keys, p.lane.bell())
 	}
-	said, err := r.blpop(fetch, keys, pollEvery)
+	said, err := r.blpop(hearing, keys, pollEvery)
 	x := rang{ward: w, err: err}
 	if len(said) > 0 {
-		for i, key := range keys {
+		for i, key := range keys[1:] {
 			if key == said[0] {
 				x.post = w.posts[i]
 			}
@@ -49,14 +51,38 @@ func (r *Runner) wait(fetch context.Context, w *ward) {
 	}
 }
 
+// hush ends all waiting for bells. Cutting such a call off could lose the token that it was about to bring, and that would cost the
+// others up to pollEvery; so each gets a token of its own. Only a Redis that does not answer has its calls cut off.
+func (r *Runner) hush(cut context.CancelFunc) {
+	time.AfterFunc(hushTime, cut)
+	var keys []string
+	for _, w := range r.wards {
+		if w.listening && r.lease != nil {
+			keys = append(keys, w.posts[0].lane.wake(r.lease.name))
+		}
+	}
+	r.helpers.Go(func() {
+		r.side(func(ctx context.Context) {
+			conn, err := r.client.calls.get(ctx)
+			for _, key := range keys {
+				if err == nil {
+					conn.DoMulti(ctx, conn.B().Rpush().Key(key).Element("1").Build(), conn.B().Pexpire().Key(key).Milliseconds(60000).Build())
+				}
+			}
+		})
+	})
+}
+
 // hear takes note of a bell, or that none rang for pollEvery: then look anyway, a token may have been lost with a killed runner.
 func (r *Runner) hear(x rang) {
 	x.ward.listening = false
 	switch {
 	case r.stopping:
-		// The call was cut off, its token may be lost with it.
+		// A token that came after all, or may have been lost with a call that was cut off.
 		for _, p := range x.ward.posts {
-			r.passOn(p)
+			if p == x.post || x.err != nil {
+				r.passOn(p)
+			}
 		}
 	case x.err != nil:
 		r.stumble(x.err)

@@ -161,7 +161,7 @@ func (r *Runner) blpop(ctx context.Context, keys []string, wait time.Duration) (
 	if err != nil {
 		return nil, err
 	}
-	said, err := conn.Do(ctx, conn.B().Blpop().Key(keys...).Timeout(wait.Seconds()).Build()).AsStrSlice()
+	said, err := conn.Do(ctx, conn.B().Blpop().Key(keys...).Timeout(wait.Seconds()).Build().UnblockOnCancel()).AsStrSlice()
 	if rueidis.IsRedisNil(err) {
 		return nil, nil
 	}
@@ -186,7 +186,7 @@ func (r *Runner) leave(clean bool) {
 	name := r.lease.name
 	for _, p := range r.posts {
 		l := p.lane
-		keys := l.keys(l.sched(), l.bell(), l.timer(), l.lease(name), l.ctl(name), l.wk())
+		keys := l.keys(l.sched(), l.bell(), l.timer(), l.lease(name), l.ctl(name), l.wake(name), l.wk())
 		if err := run(ctx, conn, leaveScript.call(keys, name, flag))[0].Error(); err != nil {
 			r.log.Warn("runner could not say goodbye, its lease will end", zap.String("runner", name), zap.Error(err))
 			return

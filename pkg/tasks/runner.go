@@ -30,10 +30,11 @@ type RunnerOptions struct {
 }
 
 const (
-	claimAtOnce = 256         // bounds how long Redis does nothing else
-	ackAtOnce   = 128         // the same
-	ackBytes    = 1 << 20     // the same for large results
-	pollEvery   = time.Second // a token that was lost with a killed runner costs at most this
+	claimAtOnce = 256                    // bounds how long Redis does nothing else
+	ackAtOnce   = 128                    // the same
+	ackBytes    = 1 << 20                // the same for large results
+	pollEvery   = time.Second            // a token that was lost with a killed runner costs at most this
+	hushTime    = 250 * time.Millisecond // for Redis to end the waiting of a runner that stops
 	reapEvery   = 250 * time.Millisecond
 	unwindTime  = 2 * time.Second  // for handlers to heed ErrShutdown
 	farewell    = 3 * time.Second  // for the last words to Redis after that
@@ -248,6 +249,8 @@ func (r *Runner) free() int { return r.options.Concurrency - r.busy - r.reserved
 func (r *Runner) loop(fetch context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	hearing, cut := context.WithCancel(r.work)
+	defer cut()
 	var (
 		stop     = fetch.Done()
 		deadline time.Time // of the phase of the stop that is under way
@@ -257,7 +260,7 @@ func (r *Runner) loop(fetch context.Context) error {
 		now := time.Now()
 		r.dispatch(now)
 		if !r.stopping {
-			r.listen(fetch, now)
+			r.listen(hearing, now)
 		} else if r.idle() {
 			if r.abandoned > 0 {
 				return fmt.Errorf("%w: %d handlers do not heed their contexts", ErrAbandoned, r.abandoned)
@@ -308,6 +311,7 @@ func (r *Runner) loop(fetch context.Context) error {
 				p.due = time.Time{}
 				r.passOn(p)
 			}
+			r.hush(cut)
 		}
 
 		if phase > 0 && !time.Now().Before(deadline) {
@@ -378,6 +382,11 @@ func (p *post) board() []*attempt {
 func (r *Runner) idle() bool {
 	for _, p := range r.posts {
 		if p.call || len(p.acks) > 0 {
+			return false
+		}
+	}
+	for _, w := range r.wards {
+		if w.listening {
 			return false
 		}
 	}

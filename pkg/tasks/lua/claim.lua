@@ -56,8 +56,9 @@ if head[2] then
   local held_at, holder
   if held then held_at, holder = string.match(held, '^(%d+)|(.*)$') end
   if n > 0 then
-    -- The holder is me, or sleeps too long, or slept past its time (it died or hangs).
-    if not held_at or holder == runner or tonumber(held_at) > at or tonumber(held_at) < now - 250 then
+    -- The holder is me, or sleeps too long, or its time is over: it found nothing more to watch, or died. One that wakes before
+    -- the head's time will look again by itself.
+    if not held_at or holder == runner or tonumber(held_at) > at or tonumber(held_at) < now then
       local left = math.max(at - now, 0)
       redis.call('SET', KEYS[8], whole(at) .. '|' .. runner, 'PX', whole(math.min(left, 1000) + 250))
       answer[3] = whole(left)

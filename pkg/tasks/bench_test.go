@@ -1,0 +1,168 @@
+package tasks
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+var benchPayload = []byte(strings.Repeat("x", 200))
+
+// commands counts what Redis has executed, scripts' own commands included, and the microseconds that its scripts took.
+func (e *env) commands() (calls, usec int64) {
+	e.t.Helper()
+	text, err := e.do(func(b rueidis.Builder) rueidis.Completed { return b.Info().Section("commandstats").Build() }).ToString()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, l := range strings.Split(text, "\r\n") {
+		name, facts, ok := strings.Cut(l, ":")
+		var n, us int64
+		if !ok || !strings.HasPrefix(name, "cmdstat_") {
+			continue
+		}
+		if _, err := fmt.Sscanf(facts, "calls=%d,usec=%d", &n, &us); err != nil {
+			e.t.Fatal(err)
+		}
+		calls += n
+		if name == "cmdstat_evalsha" || name == "cmdstat_mget" {
+			usec += us
+		}
+	}
+	return calls, usec
+}
+
+func BenchmarkEnqueue(b *testing.B) {
+	for _, producers := range []int{1, 64} {
+		b.Run(fmt.Sprint(producers), func(b *testing.B) {
+			e := newEnv(b, startRedis(b).url())
+			c := e.c()
+			if err := c.Ping(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			before, _ := e.commands()
+			b.ResetTimer()
+			var all sync.WaitGroup
+			for range producers {
+				all.Go(func() {
+					for left.Add(-1) >= 0 {
+						if _, err := c.Enqueue(context.Background(), "x", benchPayload); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+			b.StopTimer()
+			after, _ := e.commands()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "jobs/s")
+			b.ReportMetric(float64(after-before)/float64(b.N), "commands/job")
+		})
+	}
+}
+
+func BenchmarkEnqueueBatch(b *testing.B) {
+	e := newEnv(b, startRedis(b).url())
+	c := e.c()
+	batch := make([]Task, 1000)
+	for i := range batch {
+		batch[i] = Task{Name: "x", Payload: benchPayload}
+	}
+	b.ResetTimer()
+	for left := b.N; left > 0; left -= len(batch) {
+		if _, err := c.EnqueueBatch(context.Background(), batch[:min(left, len(batch))]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "jobs/s")
+}
+
+// Counted in Redis, not in handlers: from the first claim until the last end is in the books.
+func BenchmarkDrain(b *testing.B) {
+	for _, concurrency := range []int{1, 10, 64, 256} {
+		b.Run(fmt.Sprint(concurrency), func(b *testing.B) {
+			e := newEnv(b, startRedis(b).url())
+			c := e.c()
+			batch := make([]Task, 1000)
+			for i := range batch {
+				batch[i] = Task{Name: "x", Payload: benchPayload}
+			}
+			for left := b.N; left > 0; left -= len(batch) {
+				if _, err := c.EnqueueBatch(context.Background(), batch[:min(left, len(batch))]); err != nil {
+					b.Fatal(err)
+				}
+			}
+			mux := NewMux()
+			mux.Handle("x", func(context.Context, *Job) ([]byte, error) { return nil, nil })
+			before, used := e.commands()
+			b.ResetTimer()
+			r := e.run(mux, RunnerOptions{Concurrency: concurrency})
+			for r.Counts().Done < int64(b.N) {
+				time.Sleep(time.Millisecond)
+			}
+			b.StopTimer()
+			after, usedAfter := e.commands()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "jobs/s")
+			b.ReportMetric(float64(after-before)/float64(b.N), "commands/job")
+			b.ReportMetric(float64(usedAfter-used)/float64(b.N), "redis-µs/job")
+			b.ReportMetric(float64(r.Counts().Claims)/float64(b.N), "claims/job")
+			if err := r.halt(); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+}
+
+// From the call of Enqueue to the handler's first line, on a system that has nothing else to do.
+func BenchmarkIdleLatency(b *testing.B) {
+	for _, runners := range []int{1, 50} {
+		b.Run(fmt.Sprint(runners), func(b *testing.B) {
+			e := newEnv(b, startRedis(b).url())
+			c := e.c()
+			began := make(chan time.Time, 1)
+			mux := NewMux()
+			mux.Handle("x", func(context.Context, *Job) ([]byte, error) { began <- time.Now(); return nil, nil })
+			var all []*running
+			for range runners {
+				all = append(all, e.run(mux, RunnerOptions{}))
+			}
+			until(b, "all registered", func() bool { return !slices.ContainsFunc(all, func(r *running) bool { return r.Name() == "" }) })
+			time.Sleep(100 * time.Millisecond)
+			sum := func() (n Counts) {
+				for _, r := range all {
+					n.Claims += r.Counts().Claims
+					n.Done += r.Counts().Done
+				}
+				return n
+			}
+			took := make([]time.Duration, 0, b.N)
+			before := sum()
+			b.ResetTimer()
+			for range b.N {
+				start := time.Now()
+				if _, err := c.Enqueue(context.Background(), "x", benchPayload); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, (<-began).Sub(start))
+				time.Sleep(3 * time.Millisecond) // until it sleeps again
+			}
+			b.StopTimer()
+			after := sum()
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+			b.ReportMetric(float64(after.Claims-before.Claims)/float64(b.N), "claims/job")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
