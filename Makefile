@@ -20,11 +20,11 @@ help: ## print this list
 build: ## bin/supervisor and bin/app
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/supervisor ./cmd/app
 
-run: build ## the app under the supervisor (ADDR=127.0.0.1:8080 WORKERS=4); needs nothing but Go
+run: build ## web workers, job runners and an in-memory Redis (etc/dev.toml; ADDR=127.0.0.1:8080 WORKERS=4); needs nothing but Go
 	@echo
 	@echo "  look:    http://$(ADDR)/   http://$(ADDR)/health/worker"
-	@echo "  try:     curl --data-binary @photo.jpg -o thumbnail.jpg http://$(ADDR)/images"
-	@sh -c 'echo "  reload:  kill -HUP $$$$       stop: Ctrl-C"; echo; unset APP_DEBUG; exec bin/supervisor -w $(WORKERS) -b $(ADDR) -- bin/app serve'
+	@echo "  try:     curl -i --data-binary @photo.jpg http://$(ADDR)/images"
+	@sh -c 'echo "  reload:  kill -HUP $$$$       stop: Ctrl-C"; echo; unset APP_DEBUG; exec bin/supervisor -c etc/dev.toml -w $(WORKERS) -b $(ADDR)'
 
 # `check` before the tests: a slip of the pen shows in seconds. go test comes last, so that its own last lines are the last to see.
 test: deps check ## everything CI runs: installs what tests use, then fmt, vet, lint, go test -race (4 minutes)

@@ -59,11 +59,11 @@ func newCLI(stdout, stderr io.Writer) *cli.App {
 	return &cli.App{
 		Name:      "app",
 		Usage:     "make thumbnails of photographs",
-		UsageText: "app serve [--addr HOST:PORT]",
+		UsageText: "app serve [--addr HOST:PORT]\napp work [--queues NAMES] [--concurrency N]\napp redis [--addr unix:PATH]\napp dev [--addr HOST:PORT]",
 		Description: "A web service to run under the supervisor, and to start yours from.\n" +
-			"Try: app serve, then open http://127.0.0.1:8080/",
+			"Try: app dev, then open http://127.0.0.1:8080/",
 		Version:         buildVersion(),
-		Commands:        []*cli.Command{serveCommand(badUsage)},
+		Commands:        []*cli.Command{serveCommand(badUsage), workCommand(badUsage), redisCommand(badUsage), devCommand(badUsage)},
 		Writer:          stdout,
 		ErrWriter:       stderr,
 		HideHelpCommand: true,

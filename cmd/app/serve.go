@@ -15,6 +15,14 @@ import (
 	"supervisor/pkg/worker/fast"
 )
 
+// environment is what every command reads.
+const environment = "  APP_LOG_FORMAT     json or console; by default console on a terminal, else json\n" +
+	"  APP_LOG_LEVEL      debug, info (default), warn or error\n" +
+	"  REDIS_URL          jobs, uploads and results: redis://[user:password@]host[:port][/db], rediss://…, unix:PATH\n" +
+	"  TASK_BROKER_URL    another Redis for the jobs\n" +
+	"  TASK_RESULT_BACKEND   another Redis for uploads and results\n" +
+	"  ENABLE_BACKGROUND_TASKS   true or false; by default true exactly when there is a broker"
+
 func serveCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
 	return &cli.Command{
 		Name:      "serve",
@@ -23,9 +31,7 @@ func serveCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
 		Description: "Under the supervisor the sockets are inherited, and --addr has no effect.\n\n" +
 			"Environment:\n" +
 			"  APP_DEBUG=1        drills under /debug/: sleep, hang, panic, alloc, stream, echo\n" +
-			"  APP_ACCESS_LOG=1   one JSON line per request on stdout\n" +
-			"  APP_LOG_FORMAT     json or console; by default console on a terminal, else json\n" +
-			"  APP_LOG_LEVEL      debug, info (default), warn or error",
+			"  APP_ACCESS_LOG=1   one JSON line per request on stdout\n" + environment,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8080", Usage: "listen on `HOST:PORT` when run without a supervisor"},
 		},
@@ -50,11 +56,23 @@ func serve(addr string) error {
 	}
 	log := config.NewLog(os.Stderr)
 	defer log.Sync()
+	background, err := app.OpenTasks(config, log)
+	if err != nil {
+		return &failure{exitConfig, err}
+	}
+	if background != nil {
+		defer background.Close()
+	}
+	return serveWith(config, background, addr, log)
+}
+
+// serveWith serves until the worker is told to stop.
+func serveWith(config app.Config, background *app.Tasks, addr string, log *zap.Logger) error {
 	this := worker.Join()
 	facts := factsOf(this)
 	log.Info("serving", zap.String("worker", facts.ID), zap.Int("pid", os.Getpid()), zap.Int("generation", facts.Generation),
-		zap.Bool("supervised", this.Supervised()), zap.String("addr", addrOf(this, addr)), zap.Bool("debug", config.Debug))
-	err = fast.Serve(app.NewServer(config, facts, log), addr)
+		zap.Bool("supervised", this.Supervised()), zap.String("addr", addrOf(this, addr)), zap.Bool("debug", config.Debug), zap.Bool("tasks", config.Tasks))
+	err := fast.Serve(app.NewServer(config, facts, background, log), addr)
 	var op *net.OpError
 	switch {
 	case err == nil:

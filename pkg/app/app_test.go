@@ -26,7 +26,7 @@ type site struct {
 func serve(t testing.TB, config Config, change ...func(*app)) *site {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
-	a := newApp(config, Worker{ID: "web.0.1", Generation: 3}, zap.New(core))
+	a := newApp(config, Worker{ID: "web.0.1", Generation: 3}, nil, zap.New(core))
 	for _, f := range change {
 		f(a)
 	}

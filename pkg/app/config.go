@@ -3,6 +3,9 @@ package app
 import (
 	"errors"
 	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -13,18 +16,34 @@ type Config struct {
 	AccessLog bool          // APP_ACCESS_LOG: one JSON line per request on stdout
 	LogFormat string        // APP_LOG_FORMAT: json, console, or "" for console on a terminal and json elsewhere
 	LogLevel  zapcore.Level // APP_LOG_LEVEL: debug, info, warn, error
+
+	Tasks bool // ENABLE_BACKGROUND_TASKS; without it: true exactly when there is a broker
+	// The URLs may hold passwords: they never reach a log or an error.
+	Broker string // TASK_BROKER_URL, else REDIS_URL: where jobs are; "" none
+	Store  string // TASK_RESULT_BACKEND, else the broker: where uploads and results are
 }
 
 // ConfigFromEnv reads the configuration with getenv (os.Getenv). The error names every variable that is wrong, and what would
 // be right.
 func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	var c Config
-	var errs [4]error
+	var errs [8]error
 	c.Debug, errs[0] = boolean(getenv, "APP_DEBUG")
 	c.AccessLog, errs[1] = boolean(getenv, "APP_ACCESS_LOG")
 	c.LogFormat, errs[2] = oneOf(getenv, "APP_LOG_FORMAT", "json", "console")
 	var level string
 	level, errs[3] = oneOf(getenv, "APP_LOG_LEVEL", "debug", "info", "warn", "error")
+	var redis string
+	redis, errs[4] = redisURL(getenv, "REDIS_URL", "")
+	c.Broker, errs[5] = redisURL(getenv, "TASK_BROKER_URL", redis)
+	c.Store, errs[6] = redisURL(getenv, "TASK_RESULT_BACKEND", c.Broker)
+	c.Tasks = c.Broker != ""
+	if getenv("ENABLE_BACKGROUND_TASKS") != "" {
+		c.Tasks, errs[7] = boolean(getenv, "ENABLE_BACKGROUND_TASKS")
+	}
+	if c.Tasks && c.Broker == "" && errors.Join(errs[4:7]...) == nil {
+		errs[7] = errors.New("ENABLE_BACKGROUND_TASKS=true, but there is no broker: set REDIS_URL or TASK_BROKER_URL, as in redis://127.0.0.1:6379")
+	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return Config{}, err
 	}
@@ -44,6 +63,27 @@ func boolean(getenv func(string) string, name string) (bool, error) {
 	default:
 		return false, fmt.Errorf("%s=%q: want 1 or 0", name, value)
 	}
+}
+
+// redisURL gives the address of a Redis; unix:path may be relative to the working directory, as in a configuration that works in every
+// checkout. The error does not repeat the value, which may hold a password.
+func redisURL(getenv func(string) string, name, otherwise string) (string, error) {
+	value := getenv(name)
+	if value == "" {
+		return otherwise, nil
+	}
+	if path, ok := strings.CutPrefix(value, "unix:"); ok && !strings.HasPrefix(path, "/") {
+		path, query, _ := strings.Cut(path, "?")
+		absolute, err := filepath.Abs(path)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", name, err)
+		}
+		value = (&url.URL{Scheme: "unix", Path: absolute, RawQuery: query}).String()
+	}
+	if _, err := redisOptions(value); err != nil {
+		return "", fmt.Errorf("%s is not the URL of a Redis: %w", name, err)
+	}
+	return value, nil
 }
 
 // oneOf gives the value of a variable that may also be unset.

@@ -1,5 +1,5 @@
-// Package app is the application that ships with the supervisor: a fasthttp service that turns photographs into thumbnails.
-// It is meant to be read, and to be the start of yours.
+// Package app is the application that ships with the supervisor: a fasthttp service that turns photographs into thumbnails,
+// at once or as background jobs. It is meant to be read, and to be the start of yours.
 //
 // A request goes server.go → routes.go → the handler of its file → an answer, or an error that errors.go turns into one.
 // Where to change what:
@@ -10,6 +10,11 @@
 //	errors.go     the one shape of an error answer; panics
 //	health.go     is this worker well, and is it ready
 //	images.go     POST /images: the upload and the answer
+//	tasks.go      background work: EnqueueTask, GetTaskStatus, CancelTask; nil when it is off
+//	imagetask.go  a thumbnail as a job: accepted here, made by a runner
+//	taskroutes.go /tasks/{id}: status, result, cancel
+//	store.go      where uploads and results lie meanwhile
+//	memory.go     a Redis in this process, for development
 //	thumbnail.go  bytes in, thumbnail out
 //	exif.go       which way up a photograph is
 //	jpeg.go       what a JPEG will cost, read before it is decoded

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"runtime/debug"
 	"strconv"
@@ -24,6 +25,15 @@ type problem struct {
 	message    string
 	retryAfter time.Duration // 0: trying again does not help
 }
+
+// errorBody is what an answer says of an error.
+type errorBody struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// seconds rounds up: a client that comes too early is sent away again.
+func seconds(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
 
 func (p *problem) Error() string { return p.code + ": " + p.message }
 
@@ -52,9 +62,9 @@ func (a *app) fail(ctx *fasthttp.RequestCtx, err error) {
 		p = newProblem(fasthttp.StatusInternalServerError, "internal", "the server failed to answer this request, its log says why")
 	}
 	if p.retryAfter > 0 {
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(int(p.retryAfter.Seconds())))
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(seconds(p.retryAfter)))
 	}
-	answerJSON(ctx, p.status, map[string]any{"error": map[string]string{"code": p.code, "message": p.message}})
+	answerJSON(ctx, p.status, map[string]any{"error": errorBody{p.code, p.message}})
 }
 
 // panicked answers for a handler that panicked: it costs one 500 and a line in the log, not the worker.

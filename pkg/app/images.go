@@ -19,7 +19,8 @@ const (
 	maxFields   = 100    // of a form, before uploadField: parsing them is work that nobody waits in line for
 )
 
-// postImage takes an image and answers with its thumbnail. Background tasks are off in this version, so the client waits for it.
+// postImage takes an image. With background tasks it answers 202 as soon as the image and its job are stored, without them it makes the
+// client wait for the thumbnail.
 func (a *app) postImage(ctx *fasthttp.RequestCtx) error {
 	want, err := boxOf(ctx.QueryArgs())
 	if err != nil {
@@ -33,6 +34,16 @@ func (a *app) postImage(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
+	if a.tasks != nil {
+		limit, cancel := askingTime()
+		defer cancel()
+		id, err := a.tasks.enqueueThumbnail(limit, upload, want)
+		if err != nil {
+			return taskProblem(id, err)
+		}
+		accepted(ctx, id)
+		return nil
+	}
 	if err := a.images.enter(); err != nil {
 		return err
 	}
@@ -41,12 +52,16 @@ func (a *app) postImage(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
+	answerThumbnail(ctx, made)
+	return nil
+}
+
+func answerThumbnail(ctx *fasthttp.RequestCtx, made *madeThumbnail) {
 	header := &ctx.Response.Header
 	header.Set("X-Image-Width", strconv.Itoa(made.width))
 	header.Set("X-Image-Height", strconv.Itoa(made.height))
 	ctx.SetContentType(made.contentType)
 	ctx.Response.SetBodyRaw(made.body)
-	return nil
 }
 
 // boxOf reads ?width= and ?height=. One alone leaves the other side free, up to maxSide.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	_ "embed"
 	"html/template"
+	"strings"
 
 	"github.com/valyala/fasthttp"
 )
@@ -40,7 +41,7 @@ func (a *app) index(ctx *fasthttp.RequestCtx) error {
 		"'; connect-src 'self'; img-src blob: data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	ctx.SetContentType("text/html; charset=utf-8")
 	return page.Execute(ctx.Response.BodyWriter(), map[string]any{
-		"Worker": worker, "Endpoints": endpoints, "Nonce": nonce, "Debug": a.config.Debug,
+		"Worker": worker, "Tasks": a.tasks != nil, "Endpoints": endpoints, "Nonce": nonce, "Debug": a.config.Debug,
 		"Field": uploadField, "MaxMiB": maxUploadBytes >> 20, "Formats": acceptedFormats,
 	})
 }
@@ -61,14 +62,17 @@ func (a *app) endpoints(base string) []endpoint {
 		if r.flags != "" {
 			e.Curl += " " + r.flags
 		}
-		if address := base + r.path + r.query; r.query == "" {
+		path := strings.ReplaceAll(r.path, "{id}", "ID") // braces mean something to curl
+		if address := base + path + r.query; r.query == "" {
 			e.Curl += " " + address
 		} else {
 			e.Curl += " '" + address + "'" // ? and & mean something to a shell
 		}
 		switch r.method {
 		case fasthttp.MethodGet:
-			e.Link = r.path + r.query
+			if path == r.path {
+				e.Link = r.path + r.query
+			}
 		case anyMethod:
 			e.Method = "ANY"
 		}

@@ -20,9 +20,16 @@ const anyMethod = router.MethodWild
 
 func (a *app) table() []route {
 	get, post := fasthttp.MethodGet, fasthttp.MethodPost
+	imageAbout, imageFlags := "Makes a thumbnail of a JPEG, PNG, GIF or WebP: form field file, or the bare body.", "-o thumbnail.jpg -F file=@photo.jpg"
+	if a.tasks != nil {
+		imageAbout, imageFlags = "Takes a JPEG, PNG, GIF or WebP (form field file, or the bare body), and answers 202 with the job that makes its thumbnail.", "-F file=@photo.jpg"
+	}
 	routes := []route{
 		{get, "/", "", "This page; JSON unless the client accepts HTML.", "", a.index},
-		{post, "/images", "?width=320&height=320", "Makes a thumbnail of a JPEG, PNG, GIF or WebP: form field file, or the bare body.", "-o thumbnail.jpg -F file=@photo.jpg", a.postImage},
+		{post, "/images", "?width=320&height=320", imageAbout, imageFlags, a.postImage},
+		{get, "/tasks/{id}", "", "Where a job is: state, attempt, times, progress, error.", "", a.getTask},
+		{get, "/tasks/{id}/result", "", "What came of it: the thumbnail.", "-o thumbnail.jpg", a.getTaskResult},
+		{fasthttp.MethodDelete, "/tasks/{id}", "", "Cancels a job that has not ended.", "-X DELETE", a.deleteTask},
 		{get, "/health", "", "Which worker answers: id, pid, uptime in seconds, connections, generation.", "", a.health},
 		{get, "/api/health", "", "The same, for what looks for it under /api.", "", a.health},
 		{get, "/health/worker", "", "The same, for what asks for a worker's health.", "", a.health},

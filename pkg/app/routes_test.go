@@ -117,7 +117,7 @@ func TestHeadersHaveALimit(t *testing.T) {
 // virtual time.
 func trickle(t *testing.T, start, each string) (got answer, took time.Duration) {
 	// fasthttp starts a clock for its Date header with its first answer. It never ends, so it must not begin in the bubble.
-	server := newApp(Config{}, Standalone(), zap.NewNop()).server()
+	server := newApp(Config{}, Standalone(), nil, zap.NewNop()).server()
 	warm, client := net.Pipe()
 	go server.ServeConn(warm)
 	io.WriteString(client, "GET /health/live HTTP/1.0\r\nHost: a\r\n\r\n")
@@ -159,7 +159,7 @@ func TestSlowBodyHasMoreTimeAndEndsToo(t *testing.T) {
 }
 
 func TestConnectionDoesNotKeepALargeBody(t *testing.T) {
-	server := newApp(Config{Debug: true}, Standalone(), zap.NewNop()).server()
+	server := newApp(Config{Debug: true}, Standalone(), nil, zap.NewNop()).server()
 	ctx := &fasthttp.RequestCtx{}
 	ctx.Request.SetRequestURI("/debug/echo")
 	ctx.Request.Header.SetMethod("POST")

@@ -31,17 +31,19 @@ type app struct {
 	log    *zap.Logger
 	access *accessLog // nil: off
 	images *queue
+	tasks  *Tasks // nil: off
 	start  time.Time
 	routes []route
 }
 
-// NewServer makes the server. Serve it with fast.Serve, or with its own methods where there is no supervisor.
-func NewServer(config Config, worker Worker, log *zap.Logger) *fasthttp.Server {
-	return newApp(config, worker, log).server()
+// NewServer makes the server. Serve it with fast.Serve, or with its own methods where there is no supervisor. Without background (nil)
+// clients wait for what else a runner would do.
+func NewServer(config Config, worker Worker, background *Tasks, log *zap.Logger) *fasthttp.Server {
+	return newApp(config, worker, background, log).server()
 }
 
-func newApp(config Config, worker Worker, log *zap.Logger) *app {
-	a := &app{config: config, worker: worker, log: log, images: newQueue(), start: time.Now()}
+func newApp(config Config, worker Worker, background *Tasks, log *zap.Logger) *app {
+	a := &app{config: config, worker: worker, log: log, images: newQueue(), tasks: background, start: time.Now()}
 	if config.AccessLog {
 		a.access = newAccessLog(os.Stdout, worker.ID)
 	}

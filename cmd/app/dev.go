@@ -1,0 +1,90 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"supervisor/pkg/app"
+	"supervisor/pkg/tasks"
+	"supervisor/pkg/worker"
+)
+
+func devCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
+	return &cli.Command{
+		Name:      "dev",
+		Usage:     "serve, work and an in-memory Redis in one process",
+		UsageText: "app dev [--addr HOST:PORT]",
+		Description: "For development: nothing else is needed. With REDIS_URL set it uses that Redis.\n\n" +
+			"Environment:\n" +
+			"  APP_DEBUG=1        drills under /debug/\n" +
+			"  APP_ACCESS_LOG=1   one JSON line per request on stdout\n" + environment,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8080", Usage: "listen on `HOST:PORT`"},
+		},
+		HideHelpCommand: true,
+		OnUsageError:    badUsage,
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usage("dev takes no arguments, but got %q", strings.Join(c.Args().Slice(), " "))
+			}
+			return dev(c.String("addr"))
+		},
+	}
+}
+
+func dev(addr string) error {
+	if err := validAddr(addr); err != nil {
+		return err
+	}
+	config, err := app.ConfigFromEnv(os.Getenv)
+	if err != nil {
+		return &failure{exitConfig, err}
+	}
+	log := config.NewLog(os.Stderr)
+	defer log.Sync()
+	this := worker.Join()
+	if config.Broker == "" {
+		dir, err := os.MkdirTemp("", "app-") // 0700
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		memory, err := app.StartMemoryRedis("unix:" + filepath.Join(dir, "redis.sock"))
+		if err != nil {
+			return err
+		}
+		defer memory.Close()
+		log.Warn(inMemory)
+		config.Tasks, config.Broker, config.Store = true, memory.URL(), memory.URL()
+	}
+	background, err := app.OpenTasks(config, log)
+	if err != nil {
+		return &failure{exitConfig, err}
+	}
+	if background == nil {
+		return serveWith(config, nil, addr, log)
+	}
+	defer background.Close()
+
+	// Both are told to stop at once: what the last requests enqueue waits in Redis.
+	worked, served := make(chan error, 1), make(chan error, 1)
+	options := tasks.RunnerOptions{Queues: []string{"default"}, Concurrency: 2 * runtime.GOMAXPROCS(0), Grace: defaultGrace}
+	go func() { worked <- workWith(this, background, options, log) }()
+	go func() { served <- serveWith(config, background, addr, log) }()
+	select {
+	case err := <-served:
+		if err != nil {
+			return err // the address is taken, for instance: there is nothing to wait for
+		}
+		return <-worked
+	case err := <-worked:
+		if err != nil {
+			return err
+		}
+		return <-served
+	}
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
+
+	"supervisor/pkg/app"
+	"supervisor/pkg/tasks"
+	"supervisor/pkg/worker"
+)
+
+const (
+	// defaultGrace and what a runner needs after it (2 s for handlers to heed the end of their context, 3 s for the last words to Redis)
+	// fit in the pool's default graceful_timeout of 30 s.
+	defaultGrace = 20 * time.Second
+	// redisPatience is how long a starting runner holds back its READY=1 for a Redis that does not answer.
+	redisPatience = 5 * time.Second
+)
+
+func workCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
+	return &cli.Command{
+		Name:      "work",
+		Usage:     "do background jobs",
+		UsageText: "app work [--queues NAMES] [--concurrency N] [--grace DURATION]",
+		Description: "A pool of its own under the supervisor, without addresses. At TERM running jobs may finish within --grace, the\n" +
+			"rest go back to the front of their queue.\n\n" +
+			"Environment:\n" + environment,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "queues", Value: "default", Usage: "serve these queues: `NAMES` with commas between them"},
+			&cli.IntFlag{Name: "concurrency", Usage: "run up to `N` jobs at once; 0: twice the cores of this process"},
+			&cli.DurationFlag{Name: "grace", Value: defaultGrace, Usage: "`DURATION` for running jobs to finish at a stop; at least 6s less than the pool's graceful_timeout"},
+		},
+		HideHelpCommand: true,
+		OnUsageError:    badUsage,
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usage("work takes no arguments, but got %q", strings.Join(c.Args().Slice(), " "))
+			}
+			options := tasks.RunnerOptions{Queues: strings.Split(c.String("queues"), ","), Concurrency: c.Int("concurrency"), Grace: c.Duration("grace")}
+			switch {
+			case options.Concurrency < 0:
+				return usage("--concurrency %d: want 0 or more", options.Concurrency)
+			case options.Concurrency == 0:
+				options.Concurrency = 2 * runtime.GOMAXPROCS(0)
+			}
+			if options.Grace <= 0 {
+				return usage("--grace %s: want more than 0s", options.Grace)
+			}
+			return work(options)
+		},
+	}
+}
+
+func work(options tasks.RunnerOptions) error {
+	config, err := app.ConfigFromEnv(os.Getenv)
+	if err == nil && !config.Tasks {
+		err = errors.New("background tasks are off: a runner needs REDIS_URL or TASK_BROKER_URL, as in redis://127.0.0.1:6379")
+		if config.Broker != "" {
+			err = errors.New("ENABLE_BACKGROUND_TASKS=false: a runner has nothing to do then")
+		}
+	}
+	if err != nil {
+		return &failure{exitConfig, err}
+	}
+	log := config.NewLog(os.Stderr)
+	defer log.Sync()
+	background, err := app.OpenTasks(config, log)
+	if err != nil {
+		return &failure{exitConfig, err}
+	}
+	defer background.Close()
+	this := worker.Join()
+	if _, err := newRunner(this, background, options); err != nil { // a bad queue is bad usage, and no reason to say READY=1
+		return usage("%w", err)
+	}
+	if err := awaitRedis(this, background, log); err != nil {
+		return &failure{exitConfig, err}
+	}
+	return workWith(this, background, options, log)
+}
+
+// workWith runs jobs until the worker is told to stop.
+func workWith(this *worker.Worker, background *app.Tasks, options tasks.RunnerOptions, log *zap.Logger) error {
+	log.Info("working", zap.String("worker", factsOf(this).ID), zap.Int("pid", os.Getpid()), zap.Strings("queues", options.Queues),
+		zap.Int("concurrency", options.Concurrency), zap.Duration("grace", options.Grace))
+	err := worker.Run(func(ctx context.Context) error {
+		runner, err := newRunner(this, background, options) // each time anew: it runs once, and a drain may be taken back
+		if err != nil {
+			return err
+		}
+		err = runner.Run(ctx)
+		n := runner.Counts()
+		log.Info("runner stopped", zap.Int64("done", n.Done), zap.Int64("retried", n.Retried), zap.Int64("dead", n.Dead),
+			zap.Int64("cancelled", n.Cancelled), zap.Int64("requeued", n.Requeued), zap.Error(err))
+		return err
+	})
+	return err
+}
+
+func newRunner(this *worker.Worker, background *app.Tasks, options tasks.RunnerOptions) (*tasks.Runner, error) {
+	mux := background.Handlers()
+	if most := this.Settings().MaxRequests; most > 0 {
+		mux.Use(leaveAfter(most))
+	}
+	return background.NewRunner(mux, options)
+}
+
+var jobs atomic.Uint64
+
+// leaveAfter makes this process stop, as at TERM, after so many jobs: the pool's max_requests. The supervisor refills the slot while
+// the last jobs finish here.
+func leaveAfter(most uint64) tasks.Middleware {
+	return func(next tasks.Handler) tasks.Handler {
+		return func(ctx context.Context, job *tasks.Job) ([]byte, error) {
+			defer func() {
+				if jobs.Add(1) == most {
+					leave()
+				}
+			}()
+			return next(ctx, job)
+		}
+	}
+}
+
+// awaitRedis holds back READY=1 until Redis answers, but not for long. A runner that waits for ever would make the supervisor give up
+// at boot, and fail every reload while Redis is away, also the one that repairs it; a runner that works nowhere harms nobody, and
+// begins by itself when Redis is back. What Redis refuses for good (a wrong password) is an error: then a reload fails, and the old
+// runners stay.
+func awaitRedis(this *worker.Worker, background *app.Tasks, log *zap.Logger) error {
+	deadline := time.Now().Add(redisPatience)
+	for tries := 0; ; tries++ {
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		err := background.Check(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case app.IsRefusal(err):
+			return err
+		case !time.Now().Before(deadline):
+			log.Warn("redis does not answer: this runner is ready, and works as soon as it does", zap.Error(err))
+			return nil
+		case tries == 0:
+			log.Warn("redis does not answer, trying again", zap.Duration("for", redisPatience), zap.Error(err))
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-this.Done(): // told to stop already
+			return nil
+		}
+	}
+}

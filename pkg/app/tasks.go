@@ -1,0 +1,166 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+
+	"github.com/redis/rueidis"
+	"go.uber.org/zap"
+
+	"supervisor/pkg/tasks"
+)
+
+// maxPending bounds the jobs that wait: each holds an upload in Redis, and who is ten thousandth in line is better told so.
+const maxPending = 10_000
+
+// Tasks is background work as the application sees it: EnqueueTask, GetTaskStatus, CancelTask, and the store for what is too large for
+// a list. Web workers and runners have one each.
+type Tasks struct {
+	// Set once.
+	client *tasks.Client
+	store  *store
+	log    *zap.Logger
+	slots  chan struct{} // images that are decoded at once in this process, when it is a runner
+
+	away atomic.Bool // Redis did not answer last time
+}
+
+// OpenTasks connects to the broker and the store, or gives nil when background tasks are off. It does not wait for a server that is
+// away. An error is about the configuration.
+func OpenTasks(config Config, log *zap.Logger) (*Tasks, error) {
+	if !config.Tasks {
+		return nil, nil
+	}
+	client, err := tasks.Connect(config.Broker, tasks.Options{MaxPending: maxPending, Log: log.Named("tasks")})
+	if err != nil {
+		return nil, errors.New("the broker's URL cannot be used") // the reason may hold the URL; ConfigFromEnv has looked at it before
+	}
+	store, err := openStore(config.Store)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	return &Tasks{client: client, store: store, log: log, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}, nil
+}
+
+// Close ends the connections. Stop runners first.
+func (t *Tasks) Close() {
+	t.client.Close()
+	t.store.close()
+}
+
+// EnqueueTask stores a job for the handler of that name, and returns its id. The arguments travel as JSON.
+func (t *Tasks) EnqueueTask(ctx context.Context, name string, args any, options ...tasks.Option) (id string, err error) {
+	payload, err := json.Marshal(args)
+	if err != nil {
+		return "", fmt.Errorf("arguments of %s: %w", name, err)
+	}
+	id, err = t.client.Enqueue(ctx, name, payload, options...)
+	return id, t.note(err)
+}
+
+// GetTaskStatus tells where a job is.
+func (t *Tasks) GetTaskStatus(ctx context.Context, id string) (tasks.Status, error) {
+	status, err := t.client.Status(ctx, id)
+	return status, t.note(err)
+}
+
+// CancelTask ends a job that has not ended. It reports false when there is nothing to cancel.
+func (t *Tasks) CancelTask(ctx context.Context, id string) (bool, error) {
+	cancelled, err := t.client.Cancel(ctx, id)
+	if cancelled {
+		t.store.dropUpload(ctx, keyOf(id))
+	}
+	return cancelled, t.note(err)
+}
+
+// keyOf gives the last part of a job's id, under which the store has what belongs to it.
+func keyOf(id string) string { return id[strings.LastIndexByte(id, '.')+1:] }
+
+// note logs when Redis stops answering and when it is back: a line per change, not one per request. It gives err back.
+func (t *Tasks) note(err error) error {
+	away := errors.Is(err, tasks.ErrUnavailable) || errors.Is(err, tasks.ErrFull)
+	if t.away.Swap(away) != away {
+		if away {
+			t.log.Warn("redis does not take requests: clients get 503 until it does", zap.Error(err))
+		} else {
+			t.log.Info("redis is back")
+		}
+	}
+	return err
+}
+
+// Check asks the broker whether it can be used, and logs what makes it unsafe. An error that IsRefusal is about the configuration;
+// others pass.
+func (t *Tasks) Check(ctx context.Context) error {
+	if err := t.client.Ping(ctx); err != nil {
+		return err
+	}
+	warnings, err := t.client.Check(ctx)
+	for _, w := range warnings {
+		t.log.Warn("redis: " + w)
+	}
+	return err
+}
+
+// IsRefusal reports whether Redis answered, and will go on to refuse us: a wrong password, a database that is not there, a version
+// that is too old.
+func IsRefusal(err error) bool {
+	if err == nil {
+		return false
+	}
+	var said *rueidis.RedisError
+	if !errors.As(err, &said) {
+		return !errors.Is(err, tasks.ErrUnavailable)
+	}
+	for _, prefix := range []string{"WRONGPASS", "NOAUTH", "NOPERM", "ERR invalid DB", "ERR DB index", "ERR AUTH", "ERR Client sent AUTH"} {
+		if strings.HasPrefix(said.Error(), prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Handlers gives what a runner of this application can do, by name.
+func (t *Tasks) Handlers() *tasks.Mux {
+	mux := tasks.NewMux()
+	tasks.Kind[thumbnailArgs](thumbnailTask).Handle(mux, t.makeThumbnail)
+	return mux
+}
+
+// NewRunner prepares a runner of these handlers.
+func (t *Tasks) NewRunner(mux *tasks.Mux, options tasks.RunnerOptions) (*tasks.Runner, error) {
+	return tasks.NewRunner(t.client, mux, options)
+}
+
+// taskError is why a job failed, in the words that its status shows: {"code": …, "message": …}. All other errors are our own affair: a
+// status says only that there was one.
+type taskError struct {
+	problem *problem
+	final   bool // trying again would not help
+}
+
+func (e *taskError) Error() string {
+	text, _ := json.Marshal(errorBody{e.problem.code, e.problem.message})
+	return string(text)
+}
+
+// Is makes a final error wrap tasks.ErrSkipRetry without its words.
+func (e *taskError) Is(target error) bool { return e.final && target == tasks.ErrSkipRetry }
+
+// errorOf reads what a job's status says of its last error; nil if there was none.
+func errorOf(text string) *errorBody {
+	if text == "" {
+		return nil
+	}
+	var body errorBody
+	if json.Unmarshal([]byte(text), &body) != nil || body.Code == "" {
+		return &errorBody{"internal", "the job failed on our side, the log of its runner says why"}
+	}
+	return &body
+}
