@@ -32,7 +32,7 @@ func main() {
 type usageError struct{ error }
 
 // command is main without the process around it: it gives the exit code.
-func command(args, environ []string, stdout, stderr io.Writer, run func(load func() (*supervisor.Config, error)) int) int {
+func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *supervisor.Config, load func() (*supervisor.Config, error)) int) int {
 	// All that follows -- belongs to the worker. The flag parser never sees it: it would take flags out of it.
 	var workerArgs []string
 	dashes := slices.Index(args, "--")
@@ -64,7 +64,7 @@ func command(args, environ []string, stdout, stderr io.Writer, run func(load fun
 		case c.Bool("check-config"):
 			return check(cfg, stdout)
 		}
-		code = run(load)
+		code = run(cfg, load)
 		return nil
 	}
 	if err := app.Run(longNames(args)); err != nil {

@@ -20,7 +20,7 @@ type result struct {
 
 func runCommand(environ []string, args ...string) (r result) {
 	var stdout, stderr strings.Builder
-	r.code = command(append([]string{"supervisor"}, args...), environ, &stdout, &stderr, func(load func() (*supervisor.Config, error)) int {
+	r.code = command(append([]string{"supervisor"}, args...), environ, &stdout, &stderr, func(cfg *supervisor.Config, load func() (*supervisor.Config, error)) int {
 		r.cfg, _ = load()
 		return 42
 	})

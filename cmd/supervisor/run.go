@@ -19,31 +19,25 @@ const (
 	exitConfig   = 78 // bad configuration
 )
 
-// run is the supervisor's life: configuration, addresses, pidfile, workers, until it is stopped. load is asked again at every SIGHUP.
-func run(load func() (*supervisor.Config, error)) int {
+// run is the supervisor's life: pidfile, addresses, workers, until it is stopped. load is asked again at every SIGHUP.
+func run(cfg *supervisor.Config, load func() (*supervisor.Config, error)) int {
 	signals := supervisor.Signals()
-	cfg, err := load()
-	if err != nil {
-		complain(err)
-		return exitConfig
+	// The pidfile first, so that one supervisor at a time looks at the addresses. It goes again when we fail.
+	if cfg.PIDFile != "" {
+		pidfile, err := supervisor.LockPIDFile(cfg.PIDFile)
+		if err != nil {
+			complain(err)
+			return exitFailed
+		}
+		defer pidfile.Remove()
 	}
-	// The addresses first: where another supervisor has them, nothing is left behind, not even a pidfile.
 	s, err := supervisor.New(cfg, supervisor.Options{Load: load})
 	if err != nil {
 		complain(err)
 		if errors.Is(err, supervisor.ErrBind) {
 			return exitBind
 		}
-		return exitFailed
-	}
-	if cfg.PIDFile != "" {
-		pidfile, err := supervisor.LockPIDFile(cfg.PIDFile)
-		if err != nil {
-			s.Close()
-			complain(err)
-			return exitFailed
-		}
-		defer pidfile.Remove()
+		return exitConfig
 	}
 	switch err := s.Run(context.Background(), signals); {
 	case err == nil:

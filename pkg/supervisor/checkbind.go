@@ -55,7 +55,7 @@ func (ck *checker) bindTCP(b Bind) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := prepare(fd, family, b, addr); err != nil {
+	if err := setOptions(fd, family, b, addr); err != nil {
 		return err
 	}
 	err = unix.Bind(fd, addr)

@@ -73,7 +73,7 @@ func newMaster(t *testing.T, cfg *Config) (*master, error) {
 	return newMasterWith(t, cfg, nil)
 }
 
-func newMasterWith(t *testing.T, cfg *Config, inherited map[string]int) (*master, error) {
+func newMasterWith(t *testing.T, cfg *Config, inherited map[string][]int) (*master, error) {
 	t.Helper()
 	m := &master{t: t, dir: t.TempDir(), signals: make(chan os.Signal, 64), done: make(chan struct{}), next: cfg}
 	if cfg.ErrorLog == "" {

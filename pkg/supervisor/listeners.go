@@ -20,40 +20,42 @@ import (
 // With slots each worker slot has a socket of its own in one SO_REUSEPORT group: index = slot = order of creation. A slot's socket is
 // never closed while the address is bound, since closing one renumbers the kernel's group and resets its queue.
 type bindSockets struct {
-	bind    Bind
-	backlog int
-	slots   []int // one per slot, or a single one for all
-	shared  bool
-	local   unix.Sockaddr // as bound: a port 0 is filled in
-	adoptRx int           // the adopt socket: idle connections pass from draining workers to ready ones
-	adoptTx int
-	inode   uint64 // of a unix socket's file, to remove no other one's
-	steered []int  // the slots that new connections go to, see steer
-	stopper []int  // turns new connections away, see refuse
+	bind     Bind
+	backlog  int
+	nonblock bool  // O_NONBLOCK on every slot
+	slots    []int // one per slot, or a single one for all
+	shared   bool
+	local    unix.Sockaddr // as bound: a port 0 is filled in
+	adoptRx  int           // the adopt socket: idle connections pass from draining workers to ready ones
+	adoptTx  int
+	inode    uint64 // of a unix socket's file, to remove no other one's
+	steered  []int  // the slots that new connections go to, see steer
+	stopper  []int  // turns new connections away, see refuse
+	passedOn bool   // another bindSockets has the same sockets: they must not refuse
 }
 
-// errBind marks failures that end with the exit code for "could not bind".
-var errBind = errors.New("could not bind")
-
 // openBind binds an address and listens.
-func openBind(b Bind, cfg *PoolConfig, inherited map[string]int) (_ *bindSockets, err error) {
-	s := &bindSockets{bind: b, backlog: cfg.Backlog, adoptRx: -1, adoptTx: -1}
+func openBind(b Bind, cfg *PoolConfig, inherited map[string][]int) (_ *bindSockets, err error) {
+	s := &bindSockets{bind: b, backlog: cfg.Backlog, nonblock: cfg.NonBlock, adoptRx: -1, adoptTx: -1}
 	defer func() {
 		if err != nil {
 			s.Close()
-			err = fmt.Errorf("%w %s: %w", errBind, b, err)
+			err = fmt.Errorf("%w %s: %w", ErrBind, b, err)
 		}
 	}()
 	var fd int
 	switch b.Network {
 	case "systemd":
-		inheritedFD, ok := inherited[b.Address]
-		if !ok {
-			return nil, fmt.Errorf("systemd passed no socket of that name (it passed: %s)", nameList(inherited))
-		}
 		s.shared = true
-		if fd, err = unix.FcntlInt(uintptr(inheritedFD), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-			return nil, err
+		switch fds := inherited[b.Address]; len(fds) {
+		case 0:
+			return nil, fmt.Errorf("systemd passed no socket of that name (it passed: %s)", nameList(inherited))
+		case 1:
+			if fd, err = unix.FcntlInt(uintptr(fds[0]), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, fmt.Errorf("systemd passed %d sockets of that name: give each its own FileDescriptorName=", len(fds))
 		}
 		s.slots = []int{fd}
 	case "unix":
@@ -70,20 +72,46 @@ func openBind(b Bind, cfg *PoolConfig, inherited map[string]int) (_ *bindSockets
 	if s.local, err = unix.Getsockname(s.slots[0]); err != nil {
 		return nil, err
 	}
-	if err := setNonblock(s.slots[0], cfg.NonBlock || b.Network == "systemd"); err != nil {
+	if err := s.setNonblock(s.slots[0]); err != nil {
 		return nil, err
 	}
+	return s, s.pairUp()
+}
+
+// pairUp makes the adopt socket.
+func (s *bindSockets) pairUp() error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("adopt socket: %w", err)
+		return fmt.Errorf("adopt socket: %w", err)
 	}
 	s.adoptRx, s.adoptTx = pair[0], pair[1]
-	return s, nil
+	return nil
+}
+
+// again gives the same sockets to another bind: the address stays where it is, when only its name or its pool changes.
+func (s *bindSockets) again(b Bind, cfg *PoolConfig) (*bindSockets, error) {
+	n := &bindSockets{
+		bind: b, backlog: cfg.Backlog, nonblock: cfg.NonBlock, shared: s.shared, local: s.local, adoptRx: -1, adoptTx: -1,
+		steered: s.steered, passedOn: true, // until a commit says that they are its own
+	}
+	for _, fd := range s.slots {
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			n.Close()
+			return nil, fmt.Errorf("%w %s: %w", ErrBind, b, err)
+		}
+		n.slots = append(n.slots, dup)
+	}
+	if err := n.pairUp(); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
 }
 
 // setNonblock: a socket that we made is blocking, so that a plain accept() in any language works; one from systemd stays as it came.
-func setNonblock(fd int, nonblock bool) error {
-	if !nonblock {
+func (s *bindSockets) setNonblock(fd int) error {
+	if !s.nonblock {
 		return nil
 	}
 	return unix.SetNonblock(fd, true)
@@ -104,14 +132,14 @@ func (s *bindSockets) openTCP() error {
 		return err
 	}
 	s.slots = []int{fd}
-	if err := prepare(fd, family, s.bind, addr); err != nil {
+	if err := setOptions(fd, family, s.bind, addr); err != nil {
 		return err
 	}
 	return unix.Bind(fd, addr)
 }
 
-// prepare sets the options that a server's socket has in Go.
-func prepare(fd, family int, b Bind, addr unix.Sockaddr) error {
+// setOptions sets the options that a server's socket has in Go.
+func setOptions(fd, family int, b Bind, addr unix.Sockaddr) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return err
 	}
@@ -193,7 +221,11 @@ func (s *bindSockets) openUnix() error {
 			return &fs.PathError{Op: "chown", Path: path, Err: err}
 		}
 	}
-	return os.Chmod(path, s.bind.Mode) // nobody can connect yet: the socket does not listen
+	if err := os.Chmod(path, s.bind.Mode); err != nil { // nobody can connect yet: the socket does not listen
+		return err
+	}
+	// It listens at once: another supervisor would take a socket that refuses for a stale one.
+	return unix.Listen(fd, s.backlog)
 }
 
 // removeStale removes a unix socket that nobody serves. Anything else stays and is an error.
@@ -244,7 +276,7 @@ func (s *bindSockets) listen() error {
 		err = unix.SetsockoptInt(s.slots[0], unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}
 	if err != nil {
-		return fmt.Errorf("%w %s: listen: %w", errBind, s.bind, err)
+		return fmt.Errorf("%w %s: listen: %w", ErrBind, s.bind, err)
 	}
 	return nil
 }
@@ -257,9 +289,12 @@ func (s *bindSockets) forSlot(slot int) (int, error) {
 	for len(s.slots) <= slot {
 		fd, err := s.join(s.backlog)
 		if err != nil {
-			return -1, fmt.Errorf("%w %s: slot %d: %w", errBind, s.bind, len(s.slots), err)
+			return -1, fmt.Errorf("%w %s: slot %d: %w", ErrBind, s.bind, len(s.slots), err)
 		}
 		s.slots = append(s.slots, fd)
+		if len(s.slots) == 2 && s.steered == nil {
+			s.steer([]int{0}) // else the kernel would send half of the connections to a worker that has not even started
+		}
 	}
 	return s.slots[slot], nil
 }
@@ -274,7 +309,7 @@ func (s *bindSockets) join(backlog int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	err = prepare(fd, family, s.bind, s.local)
+	err = setOptions(fd, family, s.bind, s.local)
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}
@@ -283,6 +318,9 @@ func (s *bindSockets) join(backlog int) (int, error) {
 	}
 	if err == nil {
 		err = unix.Listen(fd, backlog)
+	}
+	if err == nil {
+		err = s.setNonblock(fd)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -306,7 +344,7 @@ func (s *bindSockets) Close() {
 		}
 	}
 	s.adoptRx, s.adoptTx = -1, -1
-	if s.inode != 0 {
+	if s.inode != 0 && !s.passedOn {
 		var st unix.Stat_t
 		if unix.Lstat(s.bind.Address, &st) == nil && st.Ino == s.inode {
 			os.Remove(s.bind.Address)
@@ -327,8 +365,8 @@ func (s *bindSockets) address() string {
 }
 
 // inheritedSockets gives the sockets that systemd passed to us, by name, and makes them close-on-exec.
-func inheritedSockets() map[string]int {
-	sockets := map[string]int{}
+func inheritedSockets() map[string][]int {
+	sockets := map[string][]int{}
 	if os.Getenv(protocol.EnvListenPID) != strconv.Itoa(os.Getpid()) {
 		return sockets
 	}
@@ -341,12 +379,12 @@ func inheritedSockets() map[string]int {
 		if i < len(names) && names[i] != "" {
 			name = names[i]
 		}
-		sockets[name] = fd
+		sockets[name] = append(sockets[name], fd)
 	}
 	return sockets
 }
 
-func nameList(sockets map[string]int) string {
+func nameList(sockets map[string][]int) string {
 	var names []string
 	for name := range sockets {
 		names = append(names, name)

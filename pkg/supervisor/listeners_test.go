@@ -208,10 +208,10 @@ func TestInheritedSocketFromSystemd(t *testing.T) {
 	defer f.Close()
 	pool := testPool("serve")
 	pool.Bind = []Bind{{Name: "web", Network: "systemd", Address: "http"}}
-	if _, err := openBind(pool.Bind[0], pool, map[string]int{"admin": 3}); err == nil || !strings.Contains(err.Error(), "admin") {
+	if _, err := openBind(pool.Bind[0], pool, map[string][]int{"admin": {3}}); err == nil || !strings.Contains(err.Error(), "admin") {
 		t.Errorf("unknown name: %v, want an error that lists what was passed", err)
 	}
-	m, err := newMasterWith(t, testConfig(pool), map[string]int{"http": int(f.Fd())})
+	m, err := newMasterWith(t, testConfig(pool), map[string][]int{"http": {int(f.Fd())}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -198,7 +198,7 @@ func TestErrorsNameLineAndKeyAndWhatIsRight(t *testing.T) {
 		{"section for a value", "[pool.web.command]\nx = 1", []string{`c.toml:1: pool.web.command: is a value, not a section`}},
 		{"workers 0", web + "workers = 0", []string{`c.toml:3: pool.web.workers: 0 is too small: at least 1`}},
 		{"workers negative", web + "workers = -1", []string{`-1 is too small`}},
-		{"workers huge", web + "workers = 100000", []string{`100000 is too large: at most 4096`}},
+		{"workers huge", web + "workers = 100000", []string{`100000 is too large: at most 2000`}},
 		{"workers a text", web + "workers = '4'", []string{`"4" is not a whole number, such as 4, or "auto"`}},
 		{"workers a fraction", web + "workers = 1.5", []string{`1.5 is not a whole number`}},
 		{"workers a list", web + "workers = [1]", []string{`a list of 1 is not a whole number`}},

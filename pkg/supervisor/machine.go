@@ -125,11 +125,15 @@ func memoryLimit() int64 {
 }
 
 // memoryShare gives GOMEMLIMIT for a worker: 0.9 × the cgroup's limit / all workers, and not more than 0.9 × max_memory.
-func (s *Supervisor) memoryShare(cfg *PoolConfig) int64 {
+func (s *Supervisor) memoryShare(cfg *PoolConfig, generation int) int64 {
 	var share int64
 	if limit := memoryLimit(); limit > 0 {
 		workers := 0
-		for _, p := range s.cfg.Pools {
+		whole := s.cfg
+		if s.reload != nil && generation == s.reload.generation {
+			whole = s.reload.cfg
+		}
+		for _, p := range whole.Pools {
 			workers += p.Workers
 		}
 		share = limit / 10 * 9 / int64(max(1, workers))

@@ -21,8 +21,11 @@ type notifySocket struct {
 	conn *net.UnixConn
 	pgid int // the worker's process group; set before run
 
-	beat atomic.Int64 // time of the last WATCHDOG=1 as a Go time in nanoseconds, 0: none yet
+	beat atomic.Int64 // when the last WATCHDOG=1 came, in nanoseconds since birth, 0: none yet
 }
+
+// birth anchors times that a step of the wall clock must not change.
+var birth = time.Now()
 
 // A worker that floods its socket is slowed down: its kernel queue fills, its sends wait. Nobody else shares the socket.
 const (
@@ -59,11 +62,10 @@ func (n *notifySocket) run(tell func(event)) {
 		if err != nil {
 			return
 		}
-		if burst++; burst >= notifyBurst {
-			if time.Since(since) < time.Second {
-				time.Sleep(notifyPause)
-			}
+		if burst++; time.Since(since) > time.Second {
 			burst, since = 0, time.Now()
+		} else if burst >= notifyBurst {
+			time.Sleep(notifyPause)
 		}
 		fds, own := n.check(oob[:oobSize])
 		for _, fd := range fds {
@@ -82,7 +84,7 @@ func (n *notifySocket) run(tell func(event)) {
 				stopping = true
 				tell(event{fact: factStopping})
 			case key == "WATCHDOG" && value == "1":
-				n.beat.Store(time.Now().UnixNano())
+				n.beat.Store(int64(max(1, time.Since(birth))))
 			case key == "STATUS" && value != status && burst < notifyBurst/10:
 				status = cut(value, 256)
 				tell(event{fact: factStatus, status: status})
@@ -127,7 +129,15 @@ func (n *notifySocket) trusts(cred *unix.Ucred) bool {
 // lastBeat gives the time of the last WATCHDOG=1.
 func (n *notifySocket) lastBeat() (time.Time, bool) {
 	at := n.beat.Load()
-	return time.Unix(0, at), at > 0
+	return birth.Add(time.Duration(at)), at > 0
 }
 
 func (n *notifySocket) Close() { n.conn.Close() }
+
+// cut bounds a text for a log line.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:n] + "…"
+}

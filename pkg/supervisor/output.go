@@ -144,7 +144,11 @@ func goCrash(line []byte) bool {
 // finish waits for the rest of a dead worker's output and gives its last words, and whether they are a Go crash.
 func (p *outputPipe) finish() (words []string, crash bool) {
 	p.file.SetReadDeadline(time.Now().Add(outputGrace))
-	<-p.done
+	select {
+	case <-p.done:
+	case <-time.After(2 * outputGrace):
+		return nil, false // our own output is blocked; what is left comes when it flows again
+	}
 	for _, line := range p.tail {
 		words = append(words, string(line))
 	}

@@ -44,7 +44,7 @@ func samePath(f *os.File, path string) bool {
 	if err != nil {
 		return false
 	}
-	there, err := os.Lstat(path)
+	there, err := os.Stat(path)
 	return err == nil && os.SameFile(ours, there)
 }
 

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -18,7 +19,6 @@ type pool struct {
 	sockets    []*bindSockets
 	slots      []*slot
 	leaving    []*worker // draining or worse; not counted in the pool's size
-	serial     int       // of the last process
 	delta      int       // TTIN and TTOU, on top of workers
 	pending    bool      // a reload that has not committed adds it
 	removed    bool      // the config has it no more
@@ -26,8 +26,7 @@ type pool struct {
 	serving    bool      // its first full set was ready once: the next pool may start
 	nextTurn   time.Time // no replacement because of a limit before this moment
 
-	unscoredSaid bool              // the log said what a foreign worker cannot be held to
-	past         scoreboard.Totals // of workers that are gone
+	unscoredSaid bool // the log said what a foreign worker cannot be held to
 }
 
 // slot is one place in a pool: the worker that serves, and, while it is replaced, the one that will.
@@ -132,17 +131,17 @@ func (s *Supervisor) steer(p *pool) {
 	}
 }
 
-// spawn starts a worker for a slot. On failure the slot backs off.
+// spawn starts a worker for a slot. On failure it gives nil, and the slot backs off.
 func (s *Supervisor) spawn(p *pool, sl *slot, cfg *PoolConfig, generation int, sockets []*bindSockets) *worker {
-	p.serial++
+	s.serials[cfg.Name]++
 	w := &worker{
-		id:   protocol.WorkerID{Pool: cfg.Name, Slot: sl.index, Serial: p.serial},
+		id:   protocol.WorkerID{Pool: cfg.Name, Slot: sl.index, Serial: s.serials[cfg.Name]},
 		pool: p, cfg: cfg, generation: generation, sockets: sockets, started: time.Now(),
 		lifetime: jitter(cfg.MaxLifetime, cfg.MaxLifetimeJitter),
 	}
 	proc, err := s.start(launch{
 		id: w.id, generation: generation, instance: s.instance, pool: cfg, sockets: sockets, sink: s.sink,
-		memory: s.memoryShare(cfg),
+		memory: s.memoryShare(cfg, generation),
 		settings: scoreboard.Settings{
 			Timeout: cfg.Timeout, TimeoutGrace: cfg.TimeoutGrace, MaxRequests: uint64(jitter(cfg.MaxRequests, cfg.MaxRequestsJitter)),
 			KeepAlive: cfg.KeepAlive, OrphanTimeout: cfg.OrphanTimeout, MaxConns: uint64(cfg.WorkerConnections),
@@ -154,6 +153,9 @@ func (s *Supervisor) spawn(p *pool, sl *slot, cfg *PoolConfig, generation int, s
 	})
 	if err != nil {
 		s.log.Error("cannot start a worker", zap.Stringer("worker", w.id), zap.Error(err))
+		if s.reload != nil && generation == s.reload.generation {
+			s.reload.fail(fmt.Errorf("worker %s of the new generation cannot be started: %w", w.id, err))
+		}
 		s.failed(sl)
 		return nil
 	}
@@ -174,10 +176,30 @@ func jitter[T ~int | ~int64](limit, j T) T {
 // failed counts a young death and makes the slot wait: the first respawn comes at once, then 100 ms × 2ⁿ up to 30 s.
 func (s *Supervisor) failed(sl *slot) {
 	sl.failures++
+	if sl.failures == firstTries {
+		s.log.Warn("slot is in a crash loop: it is tried again with growing pauses", zap.Int("slot", sl.index), zap.Int("failures", sl.failures))
+	}
+	sl.calm()
 	if wait := backoff(sl.failures); wait > 0 {
 		sl.waiting = true
-		sl.retry = time.AfterFunc(wait, func() { s.do(func() { sl.waiting = false }) })
+		var timer *time.Timer
+		timer = time.AfterFunc(wait, func() {
+			s.do(func() {
+				if sl.retry == timer {
+					sl.waiting = false
+				}
+			})
+		})
+		sl.retry = timer
 	}
+}
+
+// calm ends a wait for the next try.
+func (sl *slot) calm() {
+	if sl.retry != nil {
+		sl.retry.Stop()
+	}
+	sl.retry, sl.waiting = nil, false
 }
 
 func backoff(failures int) time.Duration {
@@ -190,7 +212,6 @@ func backoff(failures int) time.Duration {
 // workerGone settles what a death means for the slot.
 func (s *Supervisor) workerGone(w *worker, was state) {
 	p, sl := w.pool, w.pool.slots[w.id.Slot]
-	p.past.Add(w.proc.Board().Totals())
 	wasNext := sl.next == w
 	p.forget(w)
 	if w.reason.planned() && was != starting {
@@ -202,9 +223,12 @@ func (s *Supervisor) workerGone(w *worker, was state) {
 	if w.reason.planned() {
 		return // we ended it before it was ready
 	}
-	if s.reload != nil && wasNext && w.generation == s.reload.generation {
-		s.reload.fail(w)
+	if w.generation > s.generation {
+		s.failReload(w, w.died)
 		return
+	}
+	if w.reason == reasonLeft {
+		return // it was counted when it said so
 	}
 	if was == starting || w.readyAt.IsZero() || time.Since(w.readyAt) < young {
 		s.failed(sl)

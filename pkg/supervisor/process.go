@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/user"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,9 +32,11 @@ type launch struct {
 // child is a process that we started: its pid, and our ends of what we share with it.
 type child struct {
 	pid     int
-	pidfd   *os.File // in the netpoller
-	control *os.File // in the netpoller, read by one goroutine
-	sendFD  int      // the same descriptor, for writes that do not wait
+	pidfd   *os.File      // in the netpoller
+	reaped  atomic.Bool   // the pid may be somebody else's from now on
+	read    chan struct{} // closed when the report of the exec has been read
+	control *os.File      // in the netpoller, read by one goroutine
+	sendFD  int           // the same descriptor, for writes that do not wait
 	notify  *notifySocket
 	board   *scoreboard.Reader
 	out     []*outputPipe
@@ -42,7 +44,7 @@ type child struct {
 
 // start forks and executes the stub, which becomes the worker.
 func start(l launch) (process, error) {
-	c := &child{}
+	c := &child{read: make(chan struct{})}
 	ok := false
 	var theirs []int // ends of the child, closed here once it has them
 	defer func() {
@@ -161,7 +163,7 @@ func start(l launch) (process, error) {
 	for _, p := range c.out {
 		go p.run()
 	}
-	go readReport(reportEnd, l.tell)
+	go c.readReport(reportEnd, l.tell)
 	go c.notify.run(l.tell)
 	go readControl(c.control, l.tell)
 	go c.wait(l.tell)
@@ -175,14 +177,34 @@ func pollable(fd int, name string) *os.File {
 }
 
 // readReport waits for the exec: the stub's end closes with it, or carries the reason why it failed.
-func readReport(f *os.File, tell func(event)) {
+func (c *child) readReport(f *os.File, tell func(event)) {
+	defer close(c.read)
 	defer f.Close()
 	cause, _ := io.ReadAll(io.LimitReader(f, 4096))
-	if len(cause) > 0 {
+	switch {
+	case len(cause) > 0:
 		tell(event{fact: factNotExecuted, cause: string(cause)})
-		return
+	case !c.ended(): // a stub that was killed closes its end, too
+		tell(event{fact: factExecuted})
 	}
-	tell(event{fact: factExecuted})
+}
+
+// ended reports whether the process is dead, reaped or not.
+func (c *child) ended() bool {
+	raw, err := c.pidfd.SyscallConn()
+	if err != nil {
+		return true
+	}
+	ended := false
+	raw.Control(func(fd uintptr) { ended = readable(fd) })
+	return ended
+}
+
+// readable reports whether a descriptor is ready to be read; a pidfd is when its process is dead.
+func readable(fd uintptr) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return n > 0 || (err != nil && err != unix.EINTR)
 }
 
 // readControl tells what the worker says on its control channel. It ends with the channel.
@@ -206,47 +228,54 @@ func readControl(f *os.File, tell func(event)) {
 	}
 }
 
-// wait tells the worker's exit. The order matters: while the dead leader is not reaped, its pid and so its process group cannot be
-// given to anybody else, and what it left behind can be killed by that number.
+// wait tells the worker's exit, after all that it said before. The order matters: while the dead leader is not reaped, its pid and so its
+// process group cannot be given to anybody else, and what it left behind can be killed by that number.
 func (c *child) wait(tell func(event)) {
-	raw, err := c.pidfd.SyscallConn()
-	if err == nil {
-		raw.Read(func(fd uintptr) bool {
-			poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			n, err := unix.Poll(poll, 0)
-			return n > 0 || (err != nil && err != unix.EINTR)
-		})
+	if raw, err := c.pidfd.SyscallConn(); err == nil {
+		raw.Read(readable)
 	}
 	unix.Waitid(unix.P_PID, c.pid, nil, unix.WEXITED|unix.WNOWAIT, nil) // waits here if pidfds did not work
 	unix.Kill(-c.pid, unix.SIGKILL)
+	var exit exitStatus
+	var crash bool
+	for _, p := range c.out {
+		words, isCrash := p.finish()
+		if p.stream == streamErr {
+			exit.tail, crash = words, isCrash
+		}
+	}
+	<-c.read
+	c.reaped.Store(true)
 	var status unix.WaitStatus
 	for {
-		_, err := unix.Wait4(c.pid, &status, 0, nil)
-		if err != unix.EINTR {
+		if _, err := unix.Wait4(c.pid, &status, 0, nil); err != unix.EINTR {
 			break
 		}
 	}
-	exit := exitStatus{code: status.ExitStatus()}
+	exit.code = status.ExitStatus()
+	exit.panicked = crash && exit.code == 2
 	if status.Signaled() {
 		exit.code, exit.signal = 0, syscall.Signal(status.Signal())
 	}
 	if exit.signal == syscall.SIGKILL {
 		exit.oomKills = oomKills()
 	}
-	for _, p := range c.out {
-		words, crash := p.finish()
-		if p.stream == streamErr {
-			exit.tail, exit.panicked = words, crash && exit.code == 2
-		}
-	}
 	tell(event{fact: factExited, exit: exit})
 }
 
 func (c *child) Pid() int { return c.pid }
 
-func (c *child) Signal(sig syscall.Signal) { unix.Kill(c.pid, sig) }
+func (c *child) Signal(sig syscall.Signal) {
+	if !c.reaped.Load() {
+		unix.Kill(c.pid, sig)
+	}
+}
 
-func (c *child) Kill() { unix.Kill(-c.pid, unix.SIGKILL) }
+func (c *child) Kill() {
+	if !c.reaped.Load() {
+		unix.Kill(-c.pid, unix.SIGKILL)
+	}
+}
 
 func (c *child) Send(command protocol.Command) bool {
 	return unix.Send(c.sendFD, command.Packet(), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) == nil
@@ -283,145 +312,4 @@ func (c *child) Close() {
 			p.file.Close()
 		}
 	}
-}
-
-// scrubbed are variables of our own life that no worker may see: the real systemd's sockets, tableflip's mark, our contracts.
-func scrubbed(name string) bool {
-	switch name {
-	case "NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", "MAINPID", "FDSTORE":
-		return true
-	}
-	return strings.HasPrefix(name, "TABLEFLIP_") || strings.HasPrefix(name, "SUPERVISOR_")
-}
-
-// baseEnv is our environment without what is ours, overlaid by env_file and env.
-func baseEnv(cfg *PoolConfig) []string {
-	var env []string
-	for _, pair := range os.Environ() {
-		name, _, _ := strings.Cut(pair, "=")
-		_, inFile := cfg.EnvFromFile[name]
-		_, inEnv := cfg.Env[name]
-		if !scrubbed(name) && !inFile && !inEnv {
-			env = append(env, pair)
-		}
-	}
-	for name, value := range cfg.EnvFromFile {
-		if _, inEnv := cfg.Env[name]; !inEnv {
-			env = append(env, name+"="+value)
-		}
-	}
-	for name, value := range cfg.Env {
-		env = append(env, name+"="+value)
-	}
-	return env
-}
-
-// addRuntimeEnv sizes a Go worker to its share of the machine, unless the environment says otherwise.
-func addRuntimeEnv(env []string, l launch) []string {
-	has := func(name string) bool {
-		for _, pair := range env {
-			if strings.HasPrefix(pair, name+"=") {
-				return true
-			}
-		}
-		return false
-	}
-	if !has("GOMAXPROCS") {
-		n := l.pool.GOMAXPROCS
-		if n == 0 {
-			n = max(1, cores()/l.pool.Workers)
-		}
-		env = append(env, "GOMAXPROCS="+strconv.Itoa(n))
-	}
-	if l.memory > 0 && !has("GOMEMLIMIT") {
-		env = append(env, "GOMEMLIMIT="+strconv.FormatInt(l.memory, 10))
-	}
-	if !has("GOTRACEBACK") {
-		env = append(env, "GOTRACEBACK=all") // a dump shows every goroutine, not only the one that got the signal
-	}
-	return env
-}
-
-// setUser resolves the pool's user and group, and adds the variables that a login would set.
-func (s *stubSpec) setUser(cfg *PoolConfig, env []string) ([]string, error) {
-	if cfg.User == "" && cfg.Group == "" {
-		return env, nil
-	}
-	s.SetUser, s.UID, s.GID = true, os.Getuid(), os.Getgid()
-	if cfg.User != "" {
-		u, err := lookupUser(cfg.User)
-		if err != nil {
-			return nil, err
-		}
-		s.UID, _ = strconv.Atoi(u.Uid)
-		s.GID, _ = strconv.Atoi(u.Gid)
-		groups, err := u.GroupIds()
-		if err == nil {
-			for _, g := range groups {
-				if gid, err := strconv.Atoi(g); err == nil {
-					s.Groups = append(s.Groups, gid)
-				}
-			}
-		}
-		for name, value := range map[string]string{"HOME": u.HomeDir, "USER": u.Username, "LOGNAME": u.Username} {
-			if _, set := cfg.Env[name]; !set && value != "" {
-				env = setEnv(env, name, value)
-			}
-		}
-	}
-	if cfg.Group != "" {
-		gid, err := lookupGroup(cfg.Group)
-		if err != nil {
-			return nil, err
-		}
-		s.GID = gid
-	}
-	if len(s.Groups) == 0 {
-		s.Groups = []int{s.GID}
-	}
-	return env, nil
-}
-
-func setEnv(env []string, name, value string) []string {
-	for i, pair := range env {
-		if strings.HasPrefix(pair, name+"=") {
-			env[i] = name + "=" + value
-			return env
-		}
-	}
-	return append(env, name+"="+value)
-}
-
-// lookupUser finds a user by name or number; a number needs no entry in the user database.
-func lookupUser(name string) (*user.User, error) {
-	u, err := user.Lookup(name)
-	if err == nil {
-		return u, nil
-	}
-	if _, convErr := strconv.Atoi(name); convErr == nil {
-		if u, err := user.LookupId(name); err == nil {
-			return u, nil
-		}
-		return &user.User{Uid: name, Gid: name}, nil
-	}
-	return nil, fmt.Errorf("unknown user %q", name)
-}
-
-func lookupGroup(name string) (int, error) {
-	if gid, err := strconv.Atoi(name); err == nil {
-		return gid, nil
-	}
-	g, err := user.LookupGroup(name)
-	if err != nil {
-		return 0, fmt.Errorf("unknown group %q", name)
-	}
-	return strconv.Atoi(g.Gid)
-}
-
-// cut bounds a text for a log line.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return s[:n] + "…"
 }

@@ -32,7 +32,7 @@ const (
 // planned reports whether a worker that goes for this reason did nothing wrong.
 func (r reason) planned() bool {
 	switch r {
-	case reasonTimeout, reasonHeartbeat, reasonBoot, "":
+	case reasonTimeout, reasonHeartbeat, reasonBoot, reasonLeft, "":
 		return false
 	}
 	return true

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -139,7 +140,7 @@ const firstTries = 3
 // firstSet reports whether the pool's first full set is ready. A pool of which no worker ever becomes ready ends the supervisor.
 func (s *Supervisor) firstSet(p *pool) bool {
 	serving, hopeless := 0, 0
-	for _, sl := range p.slots {
+	for _, sl := range p.slots[:min(p.wanted(), len(p.slots))] {
 		switch {
 		case sl.current != nil && sl.current.state == ready:
 			serving++
@@ -150,7 +151,7 @@ func (s *Supervisor) firstSet(p *pool) bool {
 		}
 	}
 	if serving == 0 && hopeless > 0 {
-		s.fail(&notReadyError{pool: p.cfg.Name})
+		s.fail(fmt.Errorf("pool %s: %w: the reasons are above", p.cfg.Name, ErrNotReady))
 		return false
 	}
 	return serving > 0

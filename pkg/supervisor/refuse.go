@@ -14,7 +14,7 @@ import (
 // with slots one more socket joins the group, whose queue has one place, which we take ourselves; then the kernel is told to send
 // everybody there. It needs no capability, unlike a socket filter.
 func (s *bindSockets) refuse() {
-	if s.bind.Network == "systemd" || s.stopper != nil {
+	if s.bind.Network == "systemd" || s.stopper != nil || s.passedOn || len(s.slots) == 0 {
 		return
 	}
 	if !s.shared && s.turnAway() == nil {

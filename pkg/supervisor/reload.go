@@ -17,9 +17,13 @@ type reload struct {
 	generation int
 	began      time.Time
 	changes    []*change
-	opened     []*bindSockets // addresses that the old configuration does not have
+	opened     []*bindSockets // that the old configuration does not have
+	taken      []handOver     // those of them whose sockets are also the old configuration's
 	err        error
 }
+
+// handOver is an address that stays while its bind becomes another one.
+type handOver struct{ from, to *bindSockets }
 
 // change is what a reload does to one pool.
 type change struct {
@@ -28,11 +32,18 @@ type change struct {
 	sockets []*bindSockets
 	fresh   bool // the old configuration does not have the pool
 	keep    bool // its workers stay: replace = "never"
-	delta   int
+}
+
+// delta gives what TTIN and TTOU have added, which a reload keeps unless it changes workers.
+func (c *change) delta() int {
+	if c.fresh || c.cfg.Workers != c.pool.cfg.Workers {
+		return 0
+	}
+	return c.pool.delta
 }
 
 // wanted gives how many workers of the new generation must be ready.
-func (c *change) wanted() int { return max(1, c.cfg.Workers+c.delta) }
+func (c *change) wanted() int { return max(1, c.cfg.Workers+c.delta()) }
 
 // beginReload reads the configuration and binds what is new. One reload runs, one may wait with the newest configuration.
 func (s *Supervisor) beginReload() {
@@ -66,22 +77,15 @@ func (s *Supervisor) prepare(cfg *Config) error {
 			}
 		}
 		if c.pool == nil {
-			c.pool, c.fresh = &pool{cfg: pc, generation: r.generation, pending: true}, true
+			c.pool, c.fresh = &pool{cfg: pc, pending: true}, true // of no generation yet: its workers are all next ones
 		} else {
 			c.keep = pc.Replace == ReplaceNever
-			if pc.Workers == c.pool.cfg.Workers {
-				c.delta = c.pool.delta
-			}
 		}
 		for _, b := range pc.Bind {
 			sockets := c.pool.socketsOf(b, pc)
 			if sockets == nil {
 				var err error
-				if sockets, err = openBind(b, pc, s.inherited); err == nil {
-					r.opened = append(r.opened, sockets)
-					err = sockets.listen()
-				}
-				if err != nil {
+				if sockets, err = s.bindNew(r, b, pc); err != nil {
 					r.close()
 					return err
 				}
@@ -100,14 +104,48 @@ func (s *Supervisor) prepare(cfg *Config) error {
 	return nil
 }
 
-// socketsOf finds the open sockets of an address.
+// socketsOf finds the open sockets of a bind that stays as it is.
 func (p *pool) socketsOf(b Bind, cfg *PoolConfig) *bindSockets {
 	for _, s := range p.sockets {
-		if s.bind == b && p.cfg.Sockets == cfg.Sockets {
+		if s.bind == b && p.cfg.Sockets == cfg.Sockets && s.nonblock == cfg.NonBlock && s.backlog == cfg.Backlog {
 			return s
 		}
 	}
 	return nil
+}
+
+// bindNew opens an address, or takes the sockets over from another bind of ours that has it: under another name, in another pool.
+func (s *Supervisor) bindNew(r *reload, b Bind, cfg *PoolConfig) (*bindSockets, error) {
+	for _, p := range s.pools {
+		for _, held := range p.sockets {
+			if held.bind.Network != b.Network || held.bind.Address != b.Address {
+				continue
+			}
+			if b.Network == "unix" && (held.bind.Mode != b.Mode || held.bind.User != b.User || held.bind.Group != b.Group) {
+				return nil, fmt.Errorf("%w %s: mode and owner of a socket in use change only with a restart", ErrBind, b)
+			}
+			if b.Network != "unix" && b.Network != "systemd" && held.shared != (cfg.Sockets == SocketsShared) {
+				return nil, fmt.Errorf("%w %s: sockets = %q of an address in use changes only with a restart", ErrBind, b, cfg.Sockets)
+			}
+			sockets, err := held.again(b, cfg)
+			if err == nil {
+				r.opened = append(r.opened, sockets)
+				r.taken = append(r.taken, handOver{held, sockets})
+			}
+			return sockets, err
+		}
+	}
+	for _, gone := range s.retired {
+		if gone.bind.Network == b.Network && gone.bind.Address == b.Address {
+			return nil, fmt.Errorf("%w %s: the workers of an earlier configuration still drain on it, try again when they are gone", ErrBind, b)
+		}
+	}
+	sockets, err := openBind(b, cfg, s.inherited)
+	if err != nil {
+		return nil, err
+	}
+	r.opened = append(r.opened, sockets)
+	return sockets, sockets.listen()
 }
 
 // endRecycling takes back replacements that are not ready: the reload replaces everybody.
@@ -129,14 +167,23 @@ func (r *reload) close() {
 	}
 }
 
-// fail notes that a worker of the new generation died.
-func (r *reload) fail(w *worker) {
+// fail notes the first reason why the new generation cannot be.
+func (r *reload) fail(err error) {
 	if r.err == nil {
-		r.err = fmt.Errorf("worker %s of the new generation is gone before all were ready: %s", w.id, w.died)
-		if w.cause != "" {
-			r.err = fmt.Errorf("%w (%s)", r.err, w.cause)
-		}
+		r.err = err
 	}
+}
+
+// failReload notes that a worker of the new generation went before all were ready.
+func (s *Supervisor) failReload(w *worker, why reason) {
+	if s.reload == nil || w.generation != s.reload.generation {
+		return // of a reload that has been taken back
+	}
+	err := fmt.Errorf("worker %s of the new generation is gone before all were ready: %s", w.id, why)
+	if w.cause != "" {
+		err = fmt.Errorf("%w (%s)", err, w.cause)
+	}
+	s.reload.fail(err)
 }
 
 // advanceReload starts what is missing of the new generation; when all are ready it commits, when one failed it takes all back.
@@ -146,45 +193,57 @@ func (s *Supervisor) advanceReload() {
 		s.rollBack()
 		return
 	}
-	missing := 0
 	for _, c := range r.changes {
-		if c.keep {
-			continue
-		}
-		c.pool.grow(c.wanted())
-		for _, sl := range c.pool.slots[:c.wanted()] {
-			switch {
-			case sl.next == nil && s.booting() < bootsAtOnce():
-				missing++
-				if sl.next = s.spawn(c.pool, sl, c.cfg, r.generation, c.sockets); sl.next == nil {
-					r.err = fmt.Errorf("worker %s.%d of the new generation could not be started", c.cfg.Name, sl.index)
-					s.rollBack()
-					return
-				}
-			case sl.next == nil || sl.next.state != ready:
-				missing++
+		if !c.keep && !s.complete(c) {
+			if r.err != nil {
+				s.rollBack()
 			}
+			return // the pools after it wait for it, as at the start
 		}
 	}
-	if missing == 0 {
-		s.commit()
+	s.commit()
+}
+
+// complete starts what is missing of a pool's new generation, and reports whether all of it is ready.
+func (s *Supervisor) complete(c *change) bool {
+	all := true
+	c.pool.grow(c.wanted())
+	for _, sl := range c.pool.slots[:c.wanted()] {
+		if sl.next == nil && s.reload.err == nil && s.booting() < bootsAtOnce() {
+			sl.next = s.spawn(c.pool, sl, c.cfg, s.reload.generation, c.sockets)
+		}
+		all = all && sl.next != nil && sl.next.state == ready
 	}
+	return all
 }
 
 // commit puts the new generation in force.
 func (s *Supervisor) commit() {
 	r := s.reload
 	s.reload = nil
+	before := s.cfg
 	s.cfg, s.generation = r.cfg, r.generation
 	s.level.SetLevel(logLevel(r.cfg.LogLevel))
+	if before.logPaths() != r.cfg.logPaths() {
+		s.openLogs(r.cfg.logPaths())
+	}
+	if before.PIDFile != r.cfg.PIDFile {
+		s.log.Warn("pidfile changes only with a restart", zap.String("in use", before.PIDFile), zap.String("configured", r.cfg.PIDFile))
+	}
+	for _, t := range r.taken {
+		t.from.passedOn, t.to.passedOn = true, false
+		t.to.inode = t.from.inode
+	}
+	s.parked = false
 	var old []*worker
 	order := make([]*pool, 0, len(s.pools))
 	for _, c := range r.changes {
 		p := c.pool
 		order = append(order, p)
 		changed := !reflect.DeepEqual(p.cfg, c.cfg)
-		before := p.sockets
-		p.delta, p.serving, p.pending = c.delta, true, false
+		held := p.sockets
+		p.delta, p.pending = c.delta(), false
+		p.serving = p.serving || !c.keep
 		if !c.keep {
 			p.cfg, p.sockets, p.generation = c.cfg, c.sockets, r.generation
 			for _, sl := range p.slots {
@@ -194,8 +253,9 @@ func (s *Supervisor) commit() {
 						p.leaving = append(p.leaving, sl.current)
 					}
 					sl.current, sl.next = sl.next, nil
-					sl.failures = 0
 				}
+				sl.failures = 0
+				sl.calm()
 			}
 		} else if changed {
 			p.cfg, p.sockets, p.generation = c.cfg, c.sockets, r.generation
@@ -203,7 +263,7 @@ func (s *Supervisor) commit() {
 				s.empty(p, sl, protocol.DrainClose, reasonReload)
 			}
 		}
-		s.retire(before, p.sockets)
+		s.retire(held, p.sockets)
 		s.steer(p)
 	}
 	for _, p := range s.pools {
@@ -216,6 +276,7 @@ func (s *Supervisor) commit() {
 		p.removed = true
 		order = append(order, p)
 		s.retire(p.sockets, nil)
+		p.sockets = nil
 		for _, sl := range p.slots {
 			s.empty(p, sl, protocol.DrainClose, reasonReload)
 		}
@@ -256,8 +317,7 @@ func (s *Supervisor) retire(before, after []*bindSockets) {
 			kept = kept || a == b
 		}
 		if !kept {
-			b.refuse()
-			s.retired = append(s.retired, b)
+			s.drop([]*bindSockets{b})
 		}
 	}
 }
@@ -279,10 +339,7 @@ func (s *Supervisor) rollBack() {
 		}
 		s.steer(c.pool)
 	}
-	for _, b := range r.opened {
-		b.refuse()
-		s.retired = append(s.retired, b)
-	}
+	s.drop(r.opened)
 	s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(r.err))
 	s.nextReload()
 }

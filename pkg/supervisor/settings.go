@@ -21,7 +21,7 @@ var supervisorSettings = []setting[Config]{
 }
 
 // maxWorkers is a guard against a slip of the finger: each worker is a process, and with sockets = "slots" a socket per address.
-const maxWorkers = 4096
+const maxWorkers = 2000 // a steering program has two instructions for each, and the kernel takes 4096
 
 // poolSettings are the keys of [pool.NAME]; also SUPERVISOR_POOL_<NAME>_<KEY> in the environment.
 var poolSettings = []setting[PoolConfig]{

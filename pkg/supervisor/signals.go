@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -32,8 +33,7 @@ func (s *Supervisor) signal(sig os.Signal) {
 	case unix.SIGINT, unix.SIGQUIT:
 		s.stop(quick)
 	case unix.SIGHUP:
-		s.parked = false
-		s.beginReload()
+		s.beginReload() // its commit ends a parking
 	case unix.SIGUSR1:
 		s.reopenLogs()
 	case unix.SIGUSR2:
@@ -70,6 +70,10 @@ func (s *Supervisor) park() {
 	if hasTerminal() || s.stopping != running {
 		return
 	}
+	if s.reload != nil {
+		s.reload.err = errors.New("all workers were told to park (SIGWINCH)")
+		s.rollBack()
+	}
 	s.parked = true
 	s.log.Info("parked: all workers drain, the sockets stay; HUP or TTIN starts them again")
 	for _, p := range s.pools {
@@ -89,15 +93,23 @@ func hasTerminal() bool {
 	return true
 }
 
+// openLogs opens the log files under these names.
+func (s *Supervisor) openLogs(paths logPaths) {
+	if s.sink == nil {
+		return
+	}
+	s.sink.reopen(paths, func(err error) {
+		if err != nil {
+			s.log.Error("cannot reopen the logs, the old ones stay", zap.Error(err))
+			return
+		}
+		s.log.Info("logs reopened")
+	})
+}
+
 // reopenLogs reopens our files and passes the wish on: by command, or by USR1 to a ready program that has a handler for it.
 func (s *Supervisor) reopenLogs() {
-	if s.sink != nil {
-		if err := s.sink.reopen(); err != nil {
-			s.log.Error("cannot reopen the logs, the old ones stay", zap.Error(err))
-		} else {
-			s.log.Info("logs reopened")
-		}
-	}
+	s.openLogs(s.cfg.logPaths())
 	for _, p := range s.pools {
 		for _, w := range p.workers() {
 			switch {

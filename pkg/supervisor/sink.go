@@ -24,41 +24,47 @@ const sinkFlush = 2 * time.Second
 
 // sink owns the log files. Its goroutine alone writes, whole lines only, so a reopen falls between two lines and nothing tears.
 type sink struct {
+	own    chan []byte // our own log; it goes before the workers' output
 	pieces chan piece
 	done   chan struct{} // closed when run has returned
-	lost   atomic.Uint64 // of our own log lines, when the queue was full
+	lost   atomic.Uint64 // own lines that found no room since the last one that did
 
 	// Only used by run.
 	files [numStreams]*os.File
-	paths [numStreams]string
+	paths logPaths
 }
 
-// piece is something to write, or a question: reopen or close, answered on reply.
+// logPaths are the files of both streams; "-" or "": stdout and stderr.
+type logPaths [numStreams]string
+
+// piece is something to write, or a wish: open the files at these paths, or end. A wish is answered on reply.
 type piece struct {
 	stream stream
 	lines  []byte // whole lines; the sink keeps it
+	open   *logPaths
+	end    bool
 	reply  chan<- error
-	close  bool
 }
 
-// newSink opens the two files ("-" or "": stdout and stderr) and starts writing.
-func newSink(accessLog, errorLog string) (*sink, error) {
-	s := &sink{pieces: make(chan piece, sinkQueue), done: make(chan struct{})}
-	s.paths = [numStreams]string{accessLog, errorLog}
-	if err := s.open(); err != nil {
+// newSink opens the files and starts writing.
+func newSink(paths logPaths) (*sink, error) {
+	s := &sink{own: make(chan []byte, sinkQueue), pieces: make(chan piece, sinkQueue), done: make(chan struct{})}
+	if err := s.open(paths); err != nil {
 		return nil, err
 	}
 	go s.run()
 	return s, nil
 }
 
-func (s *sink) open() error {
+// open opens both files, or changes nothing.
+func (s *sink) open(paths logPaths) error {
 	var opened [numStreams]*os.File
-	for i, path := range s.paths {
+	for i, path := range paths {
 		switch {
 		case path != "" && path != "-":
 			f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 			if err != nil {
+				closeLogs(opened)
 				return fmt.Errorf("open log: %w", err)
 			}
 			opened[i] = f
@@ -68,32 +74,55 @@ func (s *sink) open() error {
 			opened[i] = os.Stderr
 		}
 	}
-	for i, f := range s.files {
+	closeLogs(s.files)
+	s.files, s.paths = opened, paths
+	return nil
+}
+
+func closeLogs(files [numStreams]*os.File) {
+	for _, f := range files {
 		if f != nil && f != os.Stdout && f != os.Stderr {
 			f.Close()
 		}
-		s.files[i] = opened[i]
 	}
-	s.files = opened
-	return nil
 }
 
 func (s *sink) run() {
 	defer close(s.done)
-	for p := range s.pieces {
-		switch {
-		case p.close:
-			p.reply <- nil
-			return
-		case p.reply != nil:
-			p.reply <- s.open() // on error the old files stay
+	for {
+		select { // what we have to say ourselves goes first: the workers refill their queue as fast as it empties
+		case line := <-s.own:
+			s.writeOwn(line)
+			continue
 		default:
-			s.files[p.stream].Write(p.lines) // a full disk must not stop the service
+		}
+		select {
+		case line := <-s.own:
+			s.writeOwn(line)
+		case p := <-s.pieces:
+			switch {
+			case p.end:
+				for len(s.own) > 0 {
+					s.writeOwn(<-s.own)
+				}
+				return
+			case p.open != nil:
+				p.reply <- s.open(*p.open)
+			default:
+				s.files[p.stream].Write(p.lines) // a full disk must not stop the service
+			}
 		}
 	}
 }
 
-// write queues whole lines and waits for room: a worker's pipe holds what a slow reader cannot take.
+func (s *sink) writeOwn(line []byte) {
+	s.files[streamErr].Write(line)
+	if n := s.lost.Swap(0); n > 0 {
+		fmt.Fprintf(s.files[streamErr], "supervisor: %d lines of this log found no room and are lost\n", n)
+	}
+}
+
+// write queues whole lines of a worker and waits for room: its pipe holds what a slow reader cannot take.
 func (s *sink) write(to stream, lines []byte) {
 	select {
 	case s.pieces <- piece{stream: to, lines: lines}:
@@ -104,7 +133,7 @@ func (s *sink) write(to stream, lines []byte) {
 // Write queues a line of our own log. It never waits: a terminal that nobody reads must not stop the loop.
 func (s *sink) Write(line []byte) (int, error) {
 	select {
-	case s.pieces <- piece{stream: streamErr, lines: append([]byte(nil), line...)}:
+	case s.own <- append([]byte(nil), line...):
 	default:
 		s.lost.Add(1)
 	}
@@ -114,25 +143,28 @@ func (s *sink) Write(line []byte) (int, error) {
 // Sync is there for zap; every line is written as it comes.
 func (s *sink) Sync() error { return nil }
 
-// reopen closes and opens the files under their names.
-func (s *sink) reopen() error {
+// reopen closes the files and opens these, and tells how it went. It does not wait: the output may be blocked for long.
+func (s *sink) reopen(paths logPaths, tell func(error)) {
 	reply := make(chan error, 1)
-	select {
-	case s.pieces <- piece{reply: reply}:
-		return <-reply
-	case <-time.After(sinkFlush):
-		return fmt.Errorf("reopen logs: output is blocked")
-	case <-s.done:
-		return nil
-	}
+	go func() {
+		select {
+		case s.pieces <- piece{open: &paths, reply: reply}:
+		case <-s.done:
+			return
+		}
+		select {
+		case err := <-reply:
+			tell(err)
+		case <-s.done:
+		}
+	}()
 }
 
 // close writes what is queued and ends the sink.
 func (s *sink) close() {
-	reply := make(chan error, 1)
 	timeout := time.After(sinkFlush)
 	select {
-	case s.pieces <- piece{close: true, reply: reply}:
+	case s.pieces <- piece{end: true}:
 		select {
 		case <-s.done:
 		case <-timeout:

@@ -5,12 +5,14 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"time"
 
 	"go.uber.org/zap"
+
+	"supervisor/pkg/protocol"
 )
 
 // Supervisor is the master: it holds the sockets and owns the workers. Everything but the fields marked otherwise is only used by
@@ -32,7 +34,8 @@ type Supervisor struct {
 	cfg        *Config
 	generation int
 	pools      []*pool // in file order
-	inherited  map[string]int
+	inherited  map[string][]int
+	serials    map[string]int // of the last process, by pool name: also of pools that come back
 	retired    []*bindSockets // addresses without a place in the config, until their last worker is gone
 	reload     *reload        // the one that runs, or nil
 	again      bool           // another one waits
@@ -59,29 +62,19 @@ type Options struct {
 	Load func() (*Config, error)
 }
 
-// notReadyError ends a start of which no worker became ready.
-type notReadyError struct{ pool string }
-
-func (e *notReadyError) Error() string {
-	return fmt.Sprintf("no worker of pool %s became ready: the reasons are above", e.pool)
-}
-
-// ErrNotReady and ErrBind are what Run's and New's errors are made of, for exit codes.
-var ErrNotReady = errors.New("no worker became ready")
-
-// Is makes errors.Is(err, ErrNotReady) true.
-func (e *notReadyError) Is(target error) bool { return target == ErrNotReady }
-
-// ErrBind says that an address could not be bound.
-var ErrBind = errBind
+// What Run's and New's errors are made of, for exit codes.
+var (
+	ErrNotReady = errors.New("no worker became ready")
+	ErrBind     = errors.New("could not bind")
+)
 
 // New opens the logs and binds every address of the configuration, or none.
 func New(cfg *Config, opts Options) (*Supervisor, error) {
 	return open(cfg, opts, inheritedSockets())
 }
 
-func open(cfg *Config, opts Options, inherited map[string]int) (*Supervisor, error) {
-	out, err := newSink(cfg.AccessLog, cfg.ErrorLog)
+func open(cfg *Config, opts Options, inherited map[string][]int) (*Supervisor, error) {
+	out, err := newSink(cfg.logPaths())
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +119,7 @@ func newSupervisor(cfg *Config, log *zap.Logger, start func(launch) (process, er
 	rand.Read(id)
 	return &Supervisor{
 		log: log, start: start, instance: hex.EncodeToString(id),
-		events: make(chan event, 64), calls: make(chan func(), 16), over: make(chan struct{}),
+		serials: map[string]int{}, events: make(chan event, 64), calls: make(chan func(), 16), over: make(chan struct{}),
 		cfg: cfg, generation: 1,
 	}
 }
@@ -163,6 +156,7 @@ const tickInterval = time.Second
 // Run serves until a signal or the end of ctx stops it. It returns nil when it was stopped as asked, and after every worker is gone.
 func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 	defer s.Close()
+	s.warnUnused()
 	for _, p := range s.pools {
 		for _, b := range p.sockets {
 			s.log.Info("listening", zap.String("pool", p.cfg.Name), zap.String("bind", b.bind.Name), zap.String("address", b.address()))
@@ -189,8 +183,23 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 		}
 		s.reconcile()
 	}
-	s.log.Info("stopped", zap.Error(s.err))
+	s.log.Info("stopped")
 	return s.err
+}
+
+// warnUnused names sockets of systemd's that no pool serves: the kernel accepts on them, and their clients would wait for ever.
+func (s *Supervisor) warnUnused() {
+	unused := maps.Clone(s.inherited)
+	for _, p := range s.pools {
+		for _, b := range p.sockets {
+			if b.bind.Network == "systemd" {
+				delete(unused, b.bind.Address)
+			}
+		}
+	}
+	if len(unused) > 0 {
+		s.log.Warn("systemd passed sockets that no pool serves", zap.String("names", nameList(unused)))
+	}
 }
 
 // finished reports whether a stop has come to its end.
@@ -211,6 +220,9 @@ func (s *Supervisor) stop(how phase) {
 		return
 	}
 	s.stopping = how
+	if s.reload != nil {
+		s.drop(s.reload.opened)
+	}
 	s.reload, s.again = nil, false
 	if how == quick {
 		s.log.Info("quick stop")
@@ -237,14 +249,11 @@ func (s *Supervisor) advanceStop() {
 				b.refuse() // what is queued is still accepted and answered
 			}
 			for _, sl := range p.slots {
-				s.empty(p, sl, "close", reasonStop)
+				s.empty(p, sl, protocol.DrainClose, reasonStop)
 				if sl.retry != nil {
 					sl.retry.Stop()
 				}
 			}
-		}
-		if len(p.workers()) > 0 && s.stopping == graceful {
-			return
 		}
 		if len(p.workers()) > 0 {
 			break
@@ -253,7 +262,27 @@ func (s *Supervisor) advanceStop() {
 		s.retired = append(s.retired, p.sockets...)
 	}
 	if s.stopping == quick {
-		s.pools = slices.DeleteFunc(s.pools, func(p *pool) bool { return len(p.workers()) == 0 })
+		s.pools = slices.DeleteFunc(s.pools, func(p *pool) bool {
+			if len(p.workers()) > 0 {
+				return false
+			}
+			s.retired = append(s.retired, p.sockets...)
+			return true
+		})
+		return
+	}
+	for _, p := range s.pools {
+		if !p.closing && !p.pending {
+			s.fill(p) // those that are still needed are kept alive meanwhile
+		}
+	}
+}
+
+// drop refuses new connections on addresses that are no longer wanted, and closes them once their last worker is gone.
+func (s *Supervisor) drop(sockets []*bindSockets) {
+	for _, b := range sockets {
+		b.refuse()
+		s.retired = append(s.retired, b)
 	}
 }
 

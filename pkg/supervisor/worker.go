@@ -26,7 +26,6 @@ type worker struct {
 	state   state
 	readyAt time.Time
 	speaks  bool   // it reads its control channel
-	status  string // its own words (STATUS=)
 	reason  reason // why we end it; "": we do not
 	overdue reason // a limit that it reached; it waits for its turn to be replaced
 	cause   string // why the command could not be executed
@@ -148,7 +147,7 @@ func (s *Supervisor) handle(e event) {
 			s.welcome(w)
 		}
 	case factStatus:
-		w.status = e.status
+		s.log.Debug("worker status", append(w.fields(), zap.String("status", e.status))...)
 	case factExtend:
 		s.extend(w, e.status)
 	case factDeadline:
@@ -232,6 +231,11 @@ func (s *Supervisor) leaves(w *worker, _ event) {
 	s.log.Info("worker leaves of its own will", w.fields()...)
 	w.reason = reasonLeft
 	s.enter(w, draining, w.cfg.GracefulTimeout)
+	if w.generation > s.generation {
+		s.failReload(w, reasonLeft)
+	} else if time.Since(w.readyAt) < young {
+		s.failed(w.pool.slots[w.id.Slot])
+	}
 	w.pool.vacate(w)
 }
 
@@ -287,6 +291,9 @@ func (s *Supervisor) abort(w *worker, why reason) {
 		return
 	}
 	w.reason = why
+	if w.generation > s.generation {
+		s.failReload(w, why)
+	}
 	w.pool.vacate(w) // its slot is refilled now
 	w.proc.Signal(syscall.SIGABRT)
 	s.enter(w, aborting, dumpGrace)
