@@ -132,6 +132,7 @@ func (c *Client) EnqueueBatch(ctx context.Context, tasks []Task) (ids []string, 
 	entries := make([]*entry, len(tasks))
 	byLine := make(map[*line][]*entry, 1)
 	var errs []error
+	now := time.Now()
 	for i, task := range tasks {
 		p := newPlan(task)
 		if p.invalid != nil {
@@ -141,7 +142,7 @@ func (c *Client) EnqueueBatch(ctx context.Context, tasks []Task) (ids []string, 
 		l := newLane(c.options.Namespace, p.queue, shardOf(p.key, c.options.Shards))
 		ids[i] = fmt.Sprintf("%s.%d.%s", p.queue, l.shard, p.key)
 		entries[i] = &entry{
-			id: ids[i], priority: p.priority, due: p.due, record: p.encode(), done: make(chan struct{}),
+			id: ids[i], priority: p.priority, due: p.due, record: p.encode(), since: now, done: make(chan struct{}),
 		}
 		line := c.line(l)
 		byLine[line] = append(byLine[line], entries[i])

@@ -239,6 +239,57 @@ func TestAPoisonousJobIsDeadAfterItHasKilledEnoughRunners(t *testing.T) {
 	})
 }
 
+// claimAs claims everything for a runner that does nothing else.
+func (e *env) claimAs(name string, lease time.Duration) {
+	e.t.Helper()
+	l := e.lane()
+	conn, err := e.c().calls.get(context.Background())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, c := range []scriptCall{
+		registerScript.call([]string{l.lease(name), l.wk()}, name, ms(lease)),
+		claimScript.call(l.keys(l.act(), l.sched(), l.bell(), l.timer(), l.lease(name)), name, "1", "100"),
+	} {
+		if err := run(context.Background(), conn, c)[0].Error(); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+}
+
+func TestARunnerOfAnotherMachineIsReapedWhenItsLeaseHasEnded(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		id, cancelled, dropped := e.enqueue("x"), e.enqueue("x"), e.enqueue("x")
+		if !e.cancel(dropped) { // before it is claimed
+			t.Error("not cancelled")
+		}
+		e.claimAs("elsewhere/1/7-7/1", 600*time.Millisecond)
+		if !e.cancel(cancelled) {
+			t.Error("not cancelled")
+		}
+		began := make(chan string, 10)
+		r := e.run(noting(began), RunnerOptions{})
+		until(t, "registered", func() bool { return r.Name() != "" })
+		if s := e.status(id); s.State != Running || s.Runner != "elsewhere/1/7-7/1" {
+			t.Errorf("taken from a runner whose lease lives: %+v", s)
+		}
+		if s := e.status(cancelled); s.State != Running || !s.Cancelled {
+			t.Errorf("%+v", s)
+		}
+		if s := e.await(id, Done); s.Crashes != 1 {
+			t.Errorf("%+v", s)
+		}
+		e.await(cancelled, Cancelled)
+		if b := e.rest(); b.Done != 1 || b.Cancelled != 2 || b.Crashed != 1 {
+			t.Errorf("books %+v", b)
+		}
+		if err := r.halt(); err != nil || len(began) != 1 {
+			t.Errorf("%v, ran %d", err, len(began))
+		}
+	})
+}
+
 func TestADeathIsProvedByPidAndStartTime(t *testing.T) {
 	t.Parallel()
 	if here.machine == "" {

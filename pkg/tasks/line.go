@@ -35,6 +35,7 @@ type entry struct {
 	priority int
 	due      string
 	record   []byte
+	since    time.Time
 
 	err  error         // set before done is closed
 	done chan struct{} // closed when Redis has answered for it, or will not
@@ -62,6 +63,10 @@ func (l *line) fly() {
 			return
 		}
 		err := l.send(batch)
+		if errors.Is(err, ErrUnavailable) {
+			// Who waited behind these for as long has its answer too: else each would wait for all before it.
+			batch = append(batch, l.tired()...)
+		}
 		for _, e := range batch {
 			if err != nil {
 				e.err = err
@@ -90,11 +95,24 @@ func (l *line) board() []*entry {
 	return batch
 }
 
+// tired takes out those that have waited for as long as the options allow; they come in order of time.
+func (l *line) tired() []*entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for n < len(l.waiting) && time.Since(l.waiting[n].since) > l.client.options.Patience {
+		n++
+	}
+	gone := l.waiting[:n:n]
+	l.waiting = l.waiting[n:]
+	return gone
+}
+
 // send tries until Redis has answered, for as long as the options allow. The same jobs may be sent twice: the second time the
 // script finds them.
 func (l *line) send(batch []*entry) error {
 	options := l.client.options
-	deadline := time.Now().Add(options.Patience)
+	deadline := batch[0].since.Add(options.Patience)
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 200*time.Millisecond
 	for {
