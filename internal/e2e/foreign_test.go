@@ -130,6 +130,7 @@ func TestShellScriptAsWorker(t *testing.T) {
 	s.signal(syscall.SIGUSR1)
 	s.await("logs reopened", 1)
 	s.reload()
+	s.await("worker gone", 2)
 	syscall.Kill(s.children()[0], syscall.SIGKILL)
 	s.await("worker died", 1)
 	s.await("worker ready", 5)

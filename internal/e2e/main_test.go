@@ -171,7 +171,6 @@ func (s *server) await(pattern string, n int) string {
 			}
 		}
 		if s.ended || !time.Now().Before(deadline) {
-			s.mu.Unlock()
 			s.t.Fatalf("log line %q came %d times, want %d (ended: %v)", pattern, seen, n, s.ended)
 		}
 		s.grown.Wait()

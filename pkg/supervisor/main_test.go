@@ -107,6 +107,14 @@ func testWorker(mode string) {
 			fmt.Printf("line %d %s\n", i, strings.Repeat("x", i%300))
 		}
 		select {}
+	case "chatter": // writes as fast as it can
+		go func() {
+			line := strings.Repeat("x", 200) + "\n"
+			for {
+				io.WriteString(os.Stdout, line)
+			}
+		}()
+		serve()
 	case "usr1":
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGUSR1)

@@ -21,12 +21,13 @@ func TestServesReloadsAndStops(t *testing.T) {
 	pool2.Env = map[string]string{envTestWorker: "serve", "VERSION": "two", "GORACE": "atexit_sleep_ms=0"}
 	m.reload(testConfig(&pool2), nil)
 	m.await("reload done", 1)
+	mustGet(t, addr, "/")
+	m.await("worker gone", 3)
 	for range 20 {
 		if got := mustGet(t, addr, "/"); !strings.HasSuffix(got, " two") {
 			t.Errorf("after the reload %q answered", got)
 		}
 	}
-	m.await("worker gone", 3)
 	for _, pid := range before {
 		if alive(pid) {
 			t.Errorf("worker %d of the old generation lives", pid)
