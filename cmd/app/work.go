@@ -22,7 +22,7 @@ const (
 	// fit in the pool's default graceful_timeout of 30 s.
 	defaultGrace = 20 * time.Second
 	// redisPatience is how long a starting runner holds back its READY=1 for a Redis that does not answer.
-	redisPatience = 5 * time.Second
+	redisPatience = 3 * time.Second
 )
 
 func workCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {

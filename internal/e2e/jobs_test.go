@@ -73,7 +73,7 @@ func connect(t *testing.T, socket string) *tasks.Client {
 	return c
 }
 
-// photographs gives a small one and a large one: half a second of work for a core.
+// photographs gives a small one, and a large one that keeps a core busy for a while.
 func photographs(t *testing.T) (small, large []byte) {
 	t.Helper()
 	small = readFile(t, filepath.Join("..", "..", "pkg", "app", "testdata", "video-001.jpeg"))
