@@ -1,9 +1,13 @@
+//go:build unix
+
 package tasks
 
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -68,6 +72,22 @@ func TestRedisAwayIsAnErrorAndRunnersComeBackByThemselves(t *testing.T) {
 	if !errors.Is(err, ErrUnavailable) || id != "default.0.a" {
 		t.Errorf("enqueue: %q, %v", id, err)
 	}
+	// A crowd has its answer together, not one after another.
+	var crowd sync.WaitGroup
+	var told atomic.Int32
+	c, start := e.c(), time.Now()
+	for range 1000 {
+		crowd.Go(func() {
+			if _, err := c.Enqueue(context.Background(), "x", nil); errors.Is(err, ErrUnavailable) {
+				told.Add(1)
+			}
+		})
+	}
+	crowd.Wait()
+	if told.Load() != 1000 {
+		t.Errorf("%d of 1000 know that redis is away", told.Load())
+	}
+	t.Logf("1000 callers know after %s that redis is away", time.Since(start).Round(time.Millisecond))
 	if _, err := e.c().Status(t.Context(), held); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("status: %v", err)
 	}
@@ -204,6 +224,23 @@ func TestOnAFullRedisRunningJobsEndAndNothingIsAccepted(t *testing.T) {
 		if err := x.halt(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestAUnixSocketIsAnAddressToo(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "tasks") // short: a socket's path holds 107 characters
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	startRedis(t, "--unixsocket", dir+"/s")
+	e := newEnv(t, "unix://"+dir+"/s?db=1")
+	began := make(chan string, 1)
+	r := e.run(noting(began), RunnerOptions{})
+	e.await(e.enqueue("x"), Done)
+	if err := r.halt(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -93,12 +93,6 @@ func (r *record) encode() []byte {
 	return append(append(r.header(), r.name...), r.payload...)
 }
 
-// tombstone returns what a cancelled job leaves: header and name.
-func (r record) tombstone(now int64) []byte {
-	r.state, r.finished, r.payload = stateCancelled, now, nil
-	return r.encode()
-}
-
 // decodeHeader reads the fixed part and the name; b may end anywhere after these.
 func decodeHeader(b []byte) (record, error) {
 	var r record
