@@ -20,8 +20,9 @@ sources() {
 }
 mapfile -t master < <(sources pkg/supervisor)
 mapfile -t worker < <(sources pkg/worker -maxdepth 1)
-# The exec stub is a main of its own: it never returns.
-mapfile -t libraries < <(sources pkg ! -path pkg/supervisor/stub.go)
+# The exec stub is a main of its own: it never returns. A worker's loop stands in for a signal's default action, which is to end the
+# process. The fake supervisor of tests is a main, too.
+mapfile -t libraries < <(sources pkg ! -path pkg/supervisor/stub.go ! -path pkg/worker/loop.go ! -path 'pkg/worker/internal/fake/*')
 
 never 'sync\.(RW)?Mutex' 'pkg/supervisor has no mutex: one goroutine owns the state, the others tell it facts' "${master[@]}"
 never 'exec\.Command' 'pkg/supervisor starts no process through os/exec: ExtraFiles clears O_NONBLOCK on the shared socket, and a worker then hangs in Close' "${master[@]}"
