@@ -72,7 +72,7 @@ func redisURL(getenv func(string) string, name, otherwise string) (string, error
 	if value == "" {
 		return otherwise, nil
 	}
-	if path, ok := strings.CutPrefix(value, "unix:"); ok && !strings.HasPrefix(path, "/") {
+	if path, ok := strings.CutPrefix(value, "unix:"); ok && path != "" && !strings.HasPrefix(path, "/") {
 		path, query, _ := strings.Cut(path, "?")
 		absolute, err := filepath.Abs(path)
 		if err != nil {

@@ -44,3 +44,48 @@ func TestConfigErrorNamesEverythingWrong(t *testing.T) {
 		}
 	}
 }
+
+func TestTasksAreOnExactlyWhenThereIsABroker(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		want Config
+	}{
+		{[]string{"REDIS_URL", "redis://a"}, Config{Tasks: true, Broker: "redis://a", Store: "redis://a"}},
+		{[]string{"REDIS_URL", "redis://a", "TASK_BROKER_URL", "redis://b/1"}, Config{Tasks: true, Broker: "redis://b/1", Store: "redis://b/1"}},
+		{[]string{"TASK_BROKER_URL", "rediss://u:p@b:7000/", "TASK_RESULT_BACKEND", "unix:/run/c.sock"}, Config{Tasks: true, Broker: "rediss://u:p@b:7000/", Store: "unix:/run/c.sock"}},
+		{[]string{"REDIS_URL", "redis://a", "ENABLE_BACKGROUND_TASKS", "false"}, Config{Broker: "redis://a", Store: "redis://a"}},
+		{[]string{"REDIS_URL", "redis://a", "ENABLE_BACKGROUND_TASKS", "true"}, Config{Tasks: true, Broker: "redis://a", Store: "redis://a"}},
+		{[]string{"ENABLE_BACKGROUND_TASKS", "false"}, Config{}},
+	} {
+		if got, err := ConfigFromEnv(env(c.env...)); err != nil || got != c.want {
+			t.Errorf("%v: %+v, %v", c.env, got, err)
+		}
+	}
+	if _, err := ConfigFromEnv(env("ENABLE_BACKGROUND_TASKS", "true")); err == nil || !strings.Contains(err.Error(), "REDIS_URL") {
+		t.Errorf("true without a broker: %v", err)
+	}
+}
+
+func TestRelativeSocketIsThatOfTheWorkingDirectory(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	got, err := ConfigFromEnv(env("REDIS_URL", "unix:tmp/redis.sock?db=2"))
+	if want := "unix://" + dir + "/tmp/redis.sock?db=2"; err != nil || got.Broker != want {
+		t.Errorf("%q, %v, want %q", got.Broker, err, want)
+	}
+}
+
+func TestBadURLIsAnErrorWithoutItsPassword(t *testing.T) {
+	for _, url := range []string{
+		"http://:s3cret@host", "s3cret", "redis://:s3cret@host:port", "redis://:s3c/ret@host", "redis://host/s3cret", "redis://:s3cret@ho st", "unix:", "redis://:%zz@s3cret",
+	} {
+		for _, name := range []string{"REDIS_URL", "TASK_BROKER_URL", "TASK_RESULT_BACKEND"} {
+			_, err := ConfigFromEnv(env(name, url))
+			if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "redis://") {
+				t.Errorf("%s=%s: %v", name, url, err)
+			} else if strings.Contains(err.Error(), "s3c") || strings.Contains(err.Error(), "ret") {
+				t.Errorf("%s=%s: the error tells the password: %v", name, url, err)
+			}
+		}
+	}
+}

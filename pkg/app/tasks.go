@@ -67,6 +67,10 @@ func (t *Tasks) EnqueueTask(ctx context.Context, name string, args any, options 
 // GetTaskStatus tells where a job is.
 func (t *Tasks) GetTaskStatus(ctx context.Context, id string) (tasks.Status, error) {
 	status, err := t.client.Status(ctx, id)
+	if errors.Is(err, tasks.ErrUnavailable) {
+		// A connection that broke while nobody used it fails the first call; the second one dials.
+		status, err = t.client.Status(ctx, id)
+	}
 	return status, t.note(err)
 }
 

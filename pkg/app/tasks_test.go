@@ -1,0 +1,475 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"go.uber.org/zap"
+
+	"supervisor/pkg/tasks"
+)
+
+// desk is a site with background tasks, on a miniredis that the test can break, without a runner unless it starts one.
+type desk struct {
+	*site
+	redis *miniredis.Miniredis
+	tasks *Tasks
+}
+
+func serveTasks(t *testing.T) *desk {
+	t.Helper()
+	redis := miniredis.RunT(t)
+	config, err := ConfigFromEnv(env("REDIS_URL", "redis://"+redis.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	background, err := OpenTasks(config, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(background.Close)
+	s := serve(t, config, func(a *app) {
+		a.tasks = background
+		background.log = a.log
+	})
+	return &desk{s, redis, background}
+}
+
+// work runs a runner until the test ends, or until the function that it gives is called.
+func (d *desk) work() (stop func()) {
+	d.t.Helper()
+	runner, err := d.tasks.NewRunner(d.tasks.Handlers(), tasks.RunnerOptions{Concurrency: 2, Grace: 5 * time.Second})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- runner.Run(ctx) }()
+	stop = func() {
+		if cancel(); done != nil {
+			if err := <-done; err != nil {
+				d.t.Errorf("runner: %v", err)
+			}
+			done = nil
+		}
+	}
+	d.t.Cleanup(stop)
+	return stop
+}
+
+// submit sends an image, which must be accepted.
+func (d *desk) submit(image []byte) (id string) {
+	d.t.Helper()
+	got := d.post("/images?width=100&height=100", image)
+	if got.status != 202 {
+		d.t.Fatalf("%d %s", got.status, got.body)
+	}
+	v := got.json()
+	id, _ = v["id"].(string)
+	if id == "" || v["status_url"] != "/tasks/"+id || v["result_url"] != "/tasks/"+id+"/result" || got.header.Get("Location") != "/tasks/"+id {
+		d.t.Fatalf("%v, Location %q", v, got.header.Get("Location"))
+	}
+	got.isGuarded()
+	return id
+}
+
+// await asks for the status until the job is in that state.
+func (d *desk) await(id, state string) map[string]any {
+	d.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		got := d.get("/tasks/" + id)
+		v := got.json()
+		if v["state"] == state {
+			return v
+		}
+		if got.status != 200 || time.Now().After(deadline) {
+			d.t.Fatalf("%d %s, want %s", got.status, got.body, state)
+		}
+	}
+}
+
+// keys gives the keys of the store.
+func (d *desk) keys(prefix string) (found []string) {
+	for _, key := range d.redis.Keys() {
+		if strings.HasPrefix(key, prefix) {
+			found = append(found, key)
+		}
+	}
+	return found
+}
+
+func TestImageBecomesAJob(t *testing.T) {
+	d := serveTasks(t)
+	photo := readPicture(t, "video-001.jpeg")
+	id := d.submit(photo)
+
+	status := d.get("/tasks/" + id)
+	if v := status.json(); status.status != 200 || v["state"] != "pending" || v["name"] != "thumbnail" || v["queue"] != "default" || v["attempt"] != 0.0 ||
+		v["error"] != nil || v["started_at"] != nil || v["enqueued_at"] == nil || status.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%s", status.body)
+	}
+	early := d.get("/tasks/" + id + "/result")
+	early.fails(409, "not_done", "pending", "/tasks/"+id)
+	if early.header.Get("Retry-After") != "1" {
+		t.Errorf("Retry-After is %q", early.header.Get("Retry-After"))
+	}
+
+	d.work()
+	v := d.await(id, "done")
+	if v["attempt"] != 1.0 || v["progress"].(map[string]any)["percent"] != 100.0 || v["finished_at"] == nil || v["started_at"] == nil {
+		t.Errorf("%v", v)
+	}
+	result := d.get("/tasks/" + id + "/result")
+	result.shows("image/jpeg", 100, 69)
+	without := serve(t, Config{}).post("/images?width=100&height=100", photo)
+	if !bytes.Equal(result.body, without.body) {
+		t.Error("a runner makes another thumbnail than a worker")
+	}
+	d.do("DELETE", "/tasks/"+id, "", nil).fails(409, "job_ended", "done")
+}
+
+func TestTransparencySurvivesTheQueue(t *testing.T) {
+	d := serveTasks(t)
+	d.work()
+	id := d.submit(readPicture(t, "gopher-doc.with-alpha.lossless.webp"))
+	d.await(id, "done")
+	d.get("/tasks/"+id+"/result").shows("image/png", 75, 100)
+}
+
+// The list entry is small, the upload lies in the store with a TTL until the job ends, then the result does.
+func TestNothingIsKeptForEver(t *testing.T) {
+	d := serveTasks(t)
+	photo := encodeJPEG(t, landscape(900, 600))
+	id := d.submit(photo)
+	uploads := d.keys("app:upload:")
+	if len(uploads) != 1 || d.redis.TTL(uploads[0]) != uploadTTL {
+		t.Fatalf("uploads %v", uploads)
+	}
+	for _, key := range d.redis.Keys() {
+		if key != uploads[0] && strings.Contains(d.redis.Dump(), key) && d.redis.Type(key) == "string" {
+			if value, _ := d.redis.Get(key); len(value) > 1000 {
+				t.Errorf("%s has %d bytes", key, len(value))
+			}
+		}
+	}
+	stop := d.work()
+	d.await(id, "done")
+	stop()
+	results := d.keys("app:result:")
+	if len(d.keys("app:upload:")) != 0 || len(results) != 1 || d.redis.TTL(results[0]) != resultTTL {
+		t.Errorf("uploads %v, results %v", d.keys("app:upload:"), results)
+	}
+	d.redis.FastForward(resultTTL)
+	d.get("/tasks/"+id+"/result").fails(410, "result_expired", "1h")
+	if v := d.await(id, "done"); v["state"] != "done" {
+		t.Errorf("%v", v)
+	}
+	d.redis.FastForward(recordTTL)
+	d.get("/tasks/"+id).fails(404, "no_such_job", id)
+	d.get("/tasks/"+id+"/result").fails(404, "no_such_job")
+	d.do("DELETE", "/tasks/"+id, "", nil).fails(404, "no_such_job")
+	if left := d.keys("app:"); len(left) > 0 {
+		t.Errorf("the store still has %v", left)
+	}
+}
+
+func TestDamagedImageIsADeadJobWithItsReason(t *testing.T) {
+	d := serveTasks(t)
+	photo := readPicture(t, "video-001.jpeg")
+	d.work()
+	id := d.submit(photo[:len(photo)/2])
+	v := d.await(id, "dead")
+	failure := v["error"].(map[string]any)
+	if failure["code"] != "truncated_image" || !strings.Contains(failure["message"].(string), "ends too early") || v["attempt"] != 1.0 {
+		t.Errorf("%v", v)
+	}
+	d.get("/tasks/"+id+"/result").fails(409, "job_dead", "ends too early")
+	if left := d.keys("app:upload:"); len(left) > 0 {
+		t.Errorf("its upload is still there: %v", left)
+	}
+}
+
+func TestWhatIsNoImageIsNotEnqueued(t *testing.T) {
+	d := serveTasks(t)
+	d.post("/images", []byte("hello")).fails(415, "not_an_image")
+	d.post("/images?width=0", readPicture(t, "video-001.jpeg")).fails(400, "bad_request")
+	d.post("/images", nil).fails(400, "empty_body")
+	d.post("/images", pngClaiming(50_000, 50_000)).fails(422, "too_many_pixels")
+	d.post("/images", make([]byte, maxUploadBytes+1)).fails(413, "too_large")
+	if keys := d.redis.Keys(); len(keys) > 0 {
+		t.Errorf("Redis holds %v", keys)
+	}
+}
+
+func TestCancelledJobHasNoResult(t *testing.T) {
+	d := serveTasks(t)
+	id := d.submit(readPicture(t, "video-001.jpeg"))
+	got := d.do("DELETE", "/tasks/"+id, "", nil)
+	if v := got.json(); got.status != 200 || v["cancelled"] != true || v["id"] != id {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	d.await(id, "cancelled")
+	d.get("/tasks/"+id+"/result").fails(409, "job_cancelled")
+	d.do("DELETE", "/tasks/"+id, "", nil).fails(409, "job_ended", "cancelled")
+	if left := d.keys("app:"); len(left) > 0 {
+		t.Errorf("the store still has %v", left)
+	}
+}
+
+func TestUploadThatExpiredIsSaid(t *testing.T) {
+	d := serveTasks(t)
+	id := d.submit(readPicture(t, "video-001.jpeg"))
+	d.redis.FastForward(uploadTTL)
+	d.work()
+	failure := d.await(id, "dead")["error"].(map[string]any)
+	if failure["code"] != "upload_expired" || !strings.Contains(failure["message"].(string), "24h") {
+		t.Errorf("%v", failure)
+	}
+}
+
+// A run that was killed between its last write and the end in the books is run again, and finds its work done.
+func TestRepeatedRunFindsItsResult(t *testing.T) {
+	d := serveTasks(t)
+	id := d.submit(readPicture(t, "video-001.jpeg"))
+	if _, err := d.tasks.makeThumbnail(t.Context(), thumbnailArgs{keyOf(id), 100, 100}); err != nil {
+		t.Fatal(err)
+	}
+	if left := d.keys("app:upload:"); len(left) > 0 {
+		t.Fatalf("the upload is still there: %v", left)
+	}
+	d.work()
+	d.await(id, "done")
+	d.get("/tasks/"+id+"/result").shows("image/jpeg", 100, 69)
+}
+
+func TestOutsidersDoNotSeeOurErrors(t *testing.T) {
+	d := serveTasks(t)
+	id := d.submit(readPicture(t, "video-001.jpeg"))
+	mux := tasks.NewMux()
+	mux.Handle(thumbnailTask, func(context.Context, *tasks.Job) ([]byte, error) { panic("secret at 10.0.0.7") })
+	runner, err := d.tasks.NewRunner(mux, tasks.RunnerOptions{Backoff: func(int) time.Duration { return time.Hour }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- runner.Run(ctx) }()
+	v := d.await(id, "retrying")
+	cancel()
+	<-done
+	failure := v["error"].(map[string]any)
+	if failure["code"] != "internal" || strings.Contains(failure["message"].(string), "secret") || v["due_at"] == nil || v["attempt"] != 1.0 || v["max_attempts"] != 5.0 {
+		t.Errorf("%v", v)
+	}
+}
+
+func TestBadAndUnknownIDs(t *testing.T) {
+	d := serveTasks(t)
+	for _, id := range []string{"x", "a.b.c", "default.0.", "default.00.x", "default.0.%20", "..", "default.0." + strings.Repeat("x", 200)} {
+		for _, path := range []string{"/tasks/" + id, "/tasks/" + id + "/result"} {
+			if got := d.get(path); got.status != 400 && got.status != 404 {
+				t.Errorf("%s: %d %s", path, got.status, got.body)
+			}
+		}
+	}
+	d.get("/tasks/x").fails(400, "bad_request", "default.0.")
+	d.do("DELETE", "/tasks/x", "", nil).fails(400, "bad_request")
+	d.get("/tasks/default.0.nobody").fails(404, "no_such_job", "default.0.nobody")
+	d.do("DELETE", "/tasks/default.0.nobody", "", nil).fails(404, "no_such_job")
+}
+
+func TestRedisAwayIs503AndWorkersAreWell(t *testing.T) {
+	d := serveTasks(t)
+	photo := readPicture(t, "video-001.jpeg")
+	id := d.submit(photo)
+	d.redis.Close()
+	for _, got := range []answer{
+		d.post("/images", photo), d.get("/tasks/" + id), d.get("/tasks/" + id + "/result"), d.do("DELETE", "/tasks/"+id, "", nil),
+	} {
+		got.fails(503, "broker_unavailable", "again")
+		if got.header.Get("Retry-After") != "2" {
+			t.Errorf("Retry-After is %q", got.header.Get("Retry-After"))
+		}
+	}
+	for _, path := range []string{"/health/live", "/health/ready", "/health"} {
+		if got := d.get(path); got.status != 200 {
+			t.Errorf("%s is %d", path, got.status)
+		}
+	}
+	if err := d.redis.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	d.await(id, "pending") // with the first request: no client pays for a connection that broke meanwhile
+	d.submit(photo)
+	if away, back := d.logs.FilterMessageSnippet("does not take requests").Len(), d.logs.FilterMessage("redis is back").Len(); away != 1 || back != 1 {
+		t.Errorf("%d lines say that it is away, %d that it is back: want one each", away, back)
+	}
+}
+
+func TestFullRedisIs503AndNothingIsStored(t *testing.T) {
+	d := serveTasks(t)
+	d.redis.SetError("OOM command not allowed when used memory > 'maxmemory'.")
+	got := d.post("/images", readPicture(t, "video-001.jpeg"))
+	got.fails(503, "broker_full", "nothing was stored")
+	if got.header.Get("Retry-After") != "10" {
+		t.Errorf("Retry-After is %q", got.header.Get("Retry-After"))
+	}
+	d.redis.SetError("")
+	if keys := d.redis.Keys(); len(keys) > 0 {
+		t.Errorf("Redis holds %v", keys)
+	}
+}
+
+func TestTasksAreOffWithoutABroker(t *testing.T) {
+	off := serve(t, Config{})
+	disabled := serve(t, Config{Broker: "redis://127.0.0.1:1"})
+	for _, c := range []struct{ method, path string }{
+		{"GET", "/tasks/default.0.x"}, {"GET", "/tasks/default.0.x/result"}, {"DELETE", "/tasks/default.0.x"},
+	} {
+		off.do(c.method, c.path, "", nil).fails(503, "tasks_off", "REDIS_URL", "app work")
+		disabled.do(c.method, c.path, "", nil).fails(503, "tasks_off", "ENABLE_BACKGROUND_TASKS=true")
+	}
+	if tasks, err := OpenTasks(Config{Broker: "redis://127.0.0.1:1"}, zap.NewNop()); tasks != nil || err != nil {
+		t.Errorf("%v, %v", tasks, err)
+	}
+}
+
+func TestPageFollowsJobs(t *testing.T) {
+	if page := string(serveTasks(t).get("/", "Accept", browser).body); strings.Contains(page, "jobs are off") || !strings.Contains(page, "background jobs") {
+		t.Error("the page does not know that jobs are on")
+	}
+	if page := string(serve(t, Config{}).get("/", "Accept", browser).body); !strings.Contains(page, "jobs are off") {
+		t.Error("the page does not know that jobs are off")
+	}
+}
+
+// The guides' interface, for other kinds of jobs.
+func TestEnqueueStatusCancel(t *testing.T) {
+	d := serveTasks(t)
+	id, err := d.tasks.EnqueueTask(t.Context(), "report", map[string]int{"year": 2026}, tasks.Queue("slow"), tasks.In(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := d.await(id, "scheduled"); v["name"] != "report" || v["queue"] != "slow" || v["due_at"] == nil {
+		t.Errorf("%v", v)
+	}
+	if status, err := d.tasks.GetTaskStatus(t.Context(), id); err != nil || status.State != tasks.Scheduled {
+		t.Errorf("%+v, %v", status, err)
+	}
+	for _, want := range []bool{true, false} {
+		if got, err := d.tasks.CancelTask(t.Context(), id); got != want || err != nil {
+			t.Errorf("cancel: %v, %v", got, err)
+		}
+	}
+	if _, err := d.tasks.EnqueueTask(t.Context(), "report", func() {}); err == nil {
+		t.Error("a function was taken for an argument")
+	}
+}
+
+func TestWrongPasswordIsARefusalAndAnOutageIsNot(t *testing.T) {
+	redis := miniredis.RunT(t)
+	redis.RequireAuth("right")
+	addr := redis.Addr()
+	check := func(url string) error {
+		tasks, err := OpenTasks(Config{Tasks: true, Broker: url, Store: url}, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tasks.Close()
+		return tasks.Check(t.Context())
+	}
+	for _, url := range []string{"redis://:wrong@" + addr, "redis://" + addr} {
+		if err := check(url); !IsRefusal(err) || strings.Contains(err.Error(), "wrong@") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	if err := check("redis://:right@" + addr); err != nil {
+		t.Errorf("the right password: %v", err)
+	}
+	redis.Close()
+	if err := check("redis://:right@" + addr); err == nil || IsRefusal(err) {
+		t.Errorf("a server that is away: %v", err)
+	}
+}
+
+func TestTaskErrorSurvivesTheQueue(t *testing.T) {
+	e := &taskError{newProblem(422, "damaged_image", `the "JPEG" is damaged`), true}
+	if got := errorOf(e.Error()); got == nil || *got != (errorBody{"damaged_image", `the "JPEG" is damaged`}) {
+		t.Errorf("%+v", got)
+	}
+	if !errors.Is(e, tasks.ErrSkipRetry) || errors.Is(&taskError{e.problem, false}, tasks.ErrSkipRetry) {
+		t.Error("only a final error ends the job")
+	}
+	if errorOf("") != nil {
+		t.Error("no error is an error")
+	}
+	for _, text := range []string{"dial tcp 10.0.0.7:6379", "{", "{}", `"text"`, "panic: x\n{}"} {
+		if got := errorOf(text); got == nil || got.Code != "internal" {
+			t.Errorf("%q: %+v", text, got)
+		}
+	}
+	if text, _ := json.Marshal(errorOf(e.Error())); !json.Valid(text) {
+		t.Errorf("%s", text)
+	}
+}
+
+func TestMemoryRedis(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "redis.sock")
+	m, err := StartMemoryRedis("unix:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := StartMemoryRedis("unix:" + path); err == nil || !strings.Contains(err.Error(), "answers there already") {
+		t.Errorf("a second one on the same socket: %v", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	s, err := openStore(m.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// TTLs move without help.
+	if err := s.set(t.Context(), "k", "v", 100*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := s.get(t.Context(), "k"); err == errNotStored {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the key never expires")
+		}
+	}
+	s.close()
+	m.Close()
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the socket is left")
+	}
+
+	// What a killed one leaves is replaced, what is no socket is not.
+	_, listener, err := listenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	if m, err = StartMemoryRedis("unix:" + path); err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := StartMemoryRedis("unix:" + path); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		t.Errorf("on a file: %v", err)
+	}
+}
