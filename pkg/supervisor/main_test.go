@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"supervisor/pkg/protocol"
+	worklib "supervisor/pkg/worker"
 )
 
 // envTestWorker makes this test binary one of the small, mostly misbehaving workers below.
@@ -149,10 +150,22 @@ func testWorker(mode string) {
 		}
 		serve()
 		runtime.KeepAlive(hog)
+	case "worker": // no foreigner: it loses nothing
+		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
 	default:
 		serve()
 	}
 }
+
+// whoami answers with worker, pid and version.
+func whoami(w http.ResponseWriter, r *http.Request) {
+	if ms, err := strconv.Atoi(r.FormValue("sleep")); err == nil {
+		time.Sleep(time.Duration(ms) * time.Millisecond)
+	}
+	fmt.Fprintf(w, "%s %d %s", testWorkerID, os.Getpid(), os.Getenv("VERSION"))
+}
+
+var testWorkerID = os.Getenv(protocol.EnvWorker) // pkg/worker removes it
 
 // serve answers on the inherited sockets until TERM.
 func serve() {
@@ -160,14 +173,7 @@ func serve() {
 	if os.Getenv(protocol.EnvListenPID) != strconv.Itoa(os.Getpid()) {
 		n = 0
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if ms, err := strconv.Atoi(r.FormValue("sleep")); err == nil {
-			time.Sleep(time.Duration(ms) * time.Millisecond)
-		}
-		fmt.Fprintf(w, "%s %d %s", os.Getenv(protocol.EnvWorker), os.Getpid(), os.Getenv("VERSION"))
-	})
-	srv := &http.Server{Handler: mux}
+	srv := &http.Server{Handler: http.HandlerFunc(whoami)}
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
 	for i := range n {

@@ -187,7 +187,7 @@ func TestPoolsThatAreStillNeededAreKeptAliveDuringAStop(t *testing.T) {
 // The bind is renamed, and moves to another pool: the address is served all the while.
 func TestReloadRenamesABindAndItsPool(t *testing.T) {
 	addr := freePort(t)
-	pool := testPool("serve")
+	pool := testPool("worker")
 	pool.Workers = 2
 	pool.Bind = []Bind{tcp("web", addr)}
 	m := startMaster(t, testConfig(pool))

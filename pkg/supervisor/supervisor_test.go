@@ -9,7 +9,7 @@ import (
 )
 
 func TestServesReloadsAndStops(t *testing.T) {
-	pool := testPool("serve").onPort()
+	pool := testPool("worker").onPort()
 	pool.Workers = 3
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
@@ -18,7 +18,7 @@ func TestServesReloadsAndStops(t *testing.T) {
 	mustGet(t, addr, "/")
 
 	pool2 := *pool
-	pool2.Env = map[string]string{envTestWorker: "serve", "VERSION": "two", "GORACE": "atexit_sleep_ms=0"}
+	pool2.Env = map[string]string{envTestWorker: "worker", "VERSION": "two", "GORACE": "atexit_sleep_ms=0"}
 	m.reload(testConfig(&pool2), nil)
 	m.await("reload done", 1)
 	mustGet(t, addr, "/")
