@@ -26,6 +26,15 @@ func TestBadUsageExits64(t *testing.T) {
 		"serve --addr :99999":        `port "99999"`,
 		"serve --addr 127.0.0.1:-1":  `port "-1"`,
 		"serve --addr [::1]:80 -- x": `"x"`,
+		"work default":               `"default"`,
+		"work --concurrency -1":      "want 0 or more",
+		"work --grace 0":             "-grace",
+		"work --grace -5s":           "more than 0s",
+		"redis tmp/redis.sock":       `"tmp/redis.sock"`,
+		"redis --addr unix:":         "want unix:PATH",
+		"redis --addr tmp/redis":     "HOST:PORT",
+		"dev --addr localhost":       "want HOST:PORT",
+		"dev now":                    `"now"`,
 	} {
 		code, stdout, stderr := runApp(strings.Fields(line)...)
 		if code != exitUsage || stdout != "" || !strings.HasPrefix(stderr, "app: ") || !strings.Contains(stderr, want) {
@@ -38,7 +47,10 @@ func TestHelpIsTrue(t *testing.T) {
 	for line, want := range map[string][]string{
 		"--help":       {"app serve [--addr HOST:PORT]", "serve", "http://127.0.0.1:8080/"},
 		"-h":           {"serve"},
-		"serve --help": {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "APP_ACCESS_LOG=1", "APP_LOG_FORMAT", "APP_LOG_LEVEL"},
+		"serve --help": {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "APP_ACCESS_LOG=1", "APP_LOG_FORMAT", "APP_LOG_LEVEL", "REDIS_URL", "TASK_BROKER_URL", "TASK_RESULT_BACKEND", "ENABLE_BACKGROUND_TASKS"},
+		"work --help":  {"--queues NAMES", "--concurrency N", "--grace DURATION", "default: 20s", "graceful_timeout", "REDIS_URL"},
+		"redis --help": {"--addr unix:PATH", "unix:tmp/redis.sock", "end with this process"},
+		"dev --help":   {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "REDIS_URL"},
 		"--version":    {"app version "},
 	} {
 		code, stdout, stderr := runApp(strings.Fields(line)...)
@@ -49,6 +61,29 @@ func TestHelpIsTrue(t *testing.T) {
 			if !strings.Contains(stdout, w) {
 				t.Errorf("app %s lacks %q:\n%s", line, w, stdout)
 			}
+		}
+	}
+}
+
+func TestRunnerWithoutABrokerExits78(t *testing.T) {
+	t.Setenv("REDIS_URL", "")
+	t.Setenv("TASK_BROKER_URL", "")
+	if code, _, stderr := runApp("work"); code != exitConfig || !strings.Contains(stderr, "REDIS_URL") {
+		t.Errorf("exit %d, stderr %q", code, stderr)
+	}
+	t.Setenv("REDIS_URL", "redis://127.0.0.1:1")
+	t.Setenv("ENABLE_BACKGROUND_TASKS", "false")
+	if code, _, stderr := runApp("work"); code != exitConfig || !strings.Contains(stderr, "ENABLE_BACKGROUND_TASKS=false") {
+		t.Errorf("exit %d, stderr %q", code, stderr)
+	}
+	t.Setenv("ENABLE_BACKGROUND_TASKS", "")
+	if code, _, stderr := runApp("work", "--queues", "a,a"); code != exitUsage || !strings.Contains(stderr, "named twice") {
+		t.Errorf("exit %d, stderr %q", code, stderr)
+	}
+	t.Setenv("REDIS_URL", "redis://:s3cret@host:port")
+	for _, command := range []string{"work", "serve", "dev"} {
+		if code, _, stderr := runApp(command); code != exitConfig || !strings.Contains(stderr, "REDIS_URL is not") || strings.Contains(stderr, "s3cret") {
+			t.Errorf("%s: exit %d, stderr %q", command, code, stderr)
 		}
 	}
 }

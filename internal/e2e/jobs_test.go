@@ -32,14 +32,14 @@ type jobs struct {
 var devFile = filepath.Join("..", "..", "etc", "dev.toml")
 
 // startDev does what `make run` does.
-func startDev(t *testing.T, args ...string) *jobs {
+func startDev(t *testing.T, env []string, args ...string) *jobs {
 	t.Helper()
 	config, err := filepath.Abs(devFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkout(t)
-	s := start(t, nil, append([]string{"-c", config, "-b", "127.0.0.1:0", "-w", "2"}, args...)...)
+	s := start(t, env, append([]string{"-c", config, "-b", "127.0.0.1:0", "-w", "2"}, args...)...)
 	s.await("pool serves .*web", 1) // the last one
 	return &jobs{s, connect(t, "tmp/redis.sock")}
 }
@@ -229,7 +229,7 @@ func TestDevFileIsGood(t *testing.T) {
 // Redis.
 func TestPhotographBecomesAJobAndAThumbnail(t *testing.T) {
 	small, large := photographs(t)
-	s := startDev(t)
+	s := startDev(t, nil)
 	id := s.mustSubmit(small)
 	s.awaitState(id, tasks.Done)
 	s.hasThumbnail(id)
@@ -266,7 +266,7 @@ func TestPhotographBecomesAJobAndAThumbnail(t *testing.T) {
 // the books. No reload touches Redis.
 func TestPhotographsSurviveReloadsAndKilledRunners(t *testing.T) {
 	small, large := photographs(t)
-	s := startDev(t)
+	s := startDev(t, nil)
 	var (
 		mu  sync.Mutex
 		ids []string
@@ -323,6 +323,27 @@ func TestPhotographsSurviveReloadsAndKilledRunners(t *testing.T) {
 	}
 	if got := s.count(`worker died .*"jobs`); got != 2 {
 		t.Errorf("%d runners died, two were killed", got)
+	}
+}
+
+// max_requests counts a runner's jobs: it leaves after so many, and another one takes its place.
+func TestRunnersLeaveAfterMaxRequests(t *testing.T) {
+	small, _ := photographs(t)
+	s := startDev(t, []string{"SUPERVISOR_POOL_JOBS_MAX_REQUESTS=5", "SUPERVISOR_POOL_JOBS_WORKERS=1"})
+	var ids []string
+	for range 12 {
+		ids = append(ids, s.mustSubmit(small))
+	}
+	for _, id := range ids {
+		s.awaitState(id, tasks.Done)
+	}
+	s.await(`worker gone .*"jobs`, 2)
+	s.await("leaves of its own will", 2)
+	if b := books(t, s.broker); b.Done != 12 || b.Crashed != 0 {
+		t.Errorf("the books say %+v", b)
+	}
+	if n := s.count("worker died"); n > 0 {
+		t.Errorf("%d workers died", n)
 	}
 }
 
@@ -405,7 +426,7 @@ env     = { REDIS_URL = "unix:redis.sock" }
 // A cancelled job never runs, and says so for ever.
 func TestCancelledJobNeverRuns(t *testing.T) {
 	small, _ := photographs(t)
-	s := startDev(t, "--pool", "redis", "--pool", "web")
+	s := startDev(t, nil, "--pool", "redis", "--pool", "web")
 	cancelled := s.mustSubmit(small)
 	if resp, body := s.do("DELETE", "/tasks/"+cancelled, nil); resp.StatusCode != http.StatusOK {
 		t.Fatalf("cancel: %s %s", resp.Status, body)
