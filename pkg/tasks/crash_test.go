@@ -66,6 +66,7 @@ func playRole(role string) int {
 		}
 		signals := make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGTERM)
+		tell("ready", strconv.Itoa(os.Getpid()))
 		go func() { <-signals; stop() }()
 		if err := r.Run(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -130,7 +131,7 @@ func (c *child) kill() {
 // facts reads how often each line was told.
 func facts(t testing.TB, log string) map[string]map[string]int {
 	t.Helper()
-	told := map[string]map[string]int{"ran": {}, "accepted": {}}
+	told := map[string]map[string]int{"ran": {}, "accepted": {}, "ready": {}}
 	f, err := os.Open(log)
 	if os.IsNotExist(err) {
 		return told
@@ -293,7 +294,11 @@ func TestADrainingRunnerRunsNothingTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	for turn := range 5 {
-		until(t, "it works", func() bool { return len(facts(t, log)["ran"]) > turn*20 })
+		// Before it is ready TERM would just end it.
+		until(t, "it works", func() bool {
+			told := facts(t, log)
+			return told["ready"][strconv.Itoa(runner.cmd.Process.Pid)] == 1 && len(told["ran"]) > turn*20
+		})
 		next := e.spawn("runner", log)
 		_ = runner.cmd.Process.Signal(syscall.SIGTERM)
 		<-runner.done
