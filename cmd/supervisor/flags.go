@@ -36,6 +36,7 @@ var options = []option{
 	{"group", "g", "GROUP", "run workers as this group", false},
 	{"umask", "m", "MASK", "umask of workers, octal", false},
 	{"chdir", "", "DIR", "working directory of workers", false},
+	{"ready", "", "WHEN", "a worker is ready when it says so: notify (default with -b), or at once: exec", false},
 	{"env", "e", "NAME=VALUE", "a variable of workers; repeatable", true},
 	{"pid", "p", "FILE", "pidfile", false},
 	{"error-logfile", "", "FILE", "our log and the workers' stderr; -: stderr", false},

@@ -18,7 +18,7 @@ USAGE
    supervisor -c FILE [flags] [-- COMMAND [ARGUMENT…]]
 
 EXAMPLES
-   supervisor -w 4 -b :8080 -- app serve           four workers on one port, no file
+   supervisor -w 4 -b :8080 -- bin/app serve       four workers on one port, no file
    supervisor -c etc/supervisor.toml               all pools of a file
    supervisor -c etc/supervisor.toml --pool jobs   one of them
    supervisor -c FILE --check-config && kill -HUP "$(cat PIDFILE)"
@@ -35,7 +35,7 @@ SIGNALS
    INT, QUIT    quick stop
    HUP          reload: read the configuration again and replace all workers; if it fails, nothing changes
    USR1         reopen the log files
-   TTIN, TTOU   one worker more, one less
+   TTIN, TTOU   one worker more, one less, in the (first) pool with an address
    WINCH        all workers drain, the sockets stay, until HUP or TTIN; nothing where there is a terminal
 
 EXIT CODES

@@ -34,10 +34,13 @@ func run(cfg *supervisor.Config, load func() (*supervisor.Config, error)) int {
 	s, err := supervisor.New(cfg, supervisor.Options{Load: load})
 	if err != nil {
 		complain(err)
-		if errors.Is(err, supervisor.ErrBind) {
-			return exitBind
+		if !errors.Is(err, supervisor.ErrBind) {
+			return exitConfig
 		}
-		return exitConfig
+		if _, why := cfg.Check(); why != nil { // it knows who has the address
+			complainAll(os.Stderr, why)
+		}
+		return exitBind
 	}
 	switch err := s.Run(context.Background(), signals); {
 	case err == nil:

@@ -96,7 +96,11 @@ func (ck *checker) holderOf(b Bind, addr unix.Sockaddr) error {
 	if conflicts > 0 && ours == conflicts {
 		return nil
 	}
-	return fmt.Errorf("address already in use by %s", describe(strangers))
+	hint := ""
+	if ck.instance == 0 {
+		hint = " (if that is the supervisor to reload: a check knows it by its pidfile)"
+	}
+	return fmt.Errorf("address already in use by %s%s", describe(strangers), hint)
 }
 
 // conflict reports whether a listening socket stands in the way of an address.

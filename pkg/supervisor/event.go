@@ -44,7 +44,7 @@ type exitStatus struct {
 	code     int            // when signal is 0
 	signal   syscall.Signal // that ended it
 	tail     []string       // its last lines on stderr
-	panicked bool           // a Go program that ended in a panic or a runtime error: status 2
+	crash    string         // of a Go program that ended with status 2: "panic", "fatal error" or a signal's name
 	oomKills int64          // how many of our cgroup the kernel had killed for want of memory; of SIGKILL only
 }
 

@@ -361,7 +361,7 @@ func (s *bindSockets) address() string {
 	case *unix.SockaddrInet6:
 		return net.JoinHostPort(net.IP(a.Addr[:]).String(), strconv.Itoa(a.Port))
 	}
-	return s.bind.Address
+	return s.bind.Network + ":" + s.bind.Address
 }
 
 // inheritedSockets gives the sockets that systemd passed to us, by name, and makes them close-on-exec.

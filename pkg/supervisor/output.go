@@ -25,7 +25,7 @@ type outputPipe struct {
 	// Only used by run, and by finish after it.
 	partial []byte   // a line whose end has not come yet
 	tail    [][]byte // the last lines of stderr, or the first ones of a Go crash
-	crash   bool     // they are a Go crash
+	crash   string   // the kind of that crash
 }
 
 const (
@@ -123,11 +123,11 @@ func (p *outputPipe) remember(line []byte) {
 	if len(line) == 0 {
 		return
 	}
-	if goCrash(line) {
-		p.crash, p.tail = true, nil
+	if crash := goCrash(line); crash != "" {
+		p.crash, p.tail = crash, nil
 	}
 	if len(p.tail) == tailSize {
-		if p.crash {
+		if p.crash != "" {
 			return
 		}
 		p.tail = p.tail[1:]
@@ -135,19 +135,23 @@ func (p *outputPipe) remember(line []byte) {
 	p.tail = append(p.tail, append([]byte(nil), line[:min(len(line), tailLine)]...))
 }
 
-// goCrash reports whether a Go program's last words begin here: what matters comes first there, the stacks follow.
-func goCrash(line []byte) bool {
-	return bytes.HasPrefix(line, []byte("panic: ")) || bytes.HasPrefix(line, []byte("fatal error: ")) ||
-		bytes.HasPrefix(line, []byte("SIGSEGV: ")) || bytes.HasPrefix(line, []byte("SIGABRT: "))
+// goCrash gives the kind of crash when a Go program's last words begin here, else "". What matters comes first there, the stacks follow.
+func goCrash(line []byte) string {
+	for _, kind := range []string{"panic", "fatal error", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT", "SIGQUIT"} {
+		if bytes.HasPrefix(line, []byte(kind+": ")) {
+			return kind
+		}
+	}
+	return ""
 }
 
-// finish waits for the rest of a dead worker's output and gives its last words, and whether they are a Go crash.
-func (p *outputPipe) finish() (words []string, crash bool) {
+// finish waits for the rest of a dead worker's output and gives its last words, and the kind of a Go crash.
+func (p *outputPipe) finish() (words []string, crash string) {
 	p.file.SetReadDeadline(time.Now().Add(outputGrace))
 	select {
 	case <-p.done:
 	case <-time.After(2 * outputGrace):
-		return nil, false // our own output is blocked; what is left comes when it flows again
+		return nil, "" // our own output is blocked; what is left comes when it flows again
 	}
 	for _, line := range p.tail {
 		words = append(words, string(line))

@@ -26,7 +26,8 @@ type pool struct {
 	serving    bool      // its first full set was ready once: the next pool may start
 	nextTurn   time.Time // no replacement because of a limit before this moment
 
-	unscoredSaid bool // the log said what a foreign worker cannot be held to
+	lastWords    string // of the last worker that died without being asked, for the error that ends a start
+	unscoredSaid bool   // the log said what a foreign worker cannot be held to
 }
 
 // slot is one place in a pool: the worker that serves, and, while it is replaced, the one that will.

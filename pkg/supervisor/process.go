@@ -237,11 +237,10 @@ func (c *child) wait(tell func(event)) {
 	unix.Waitid(unix.P_PID, c.pid, nil, unix.WEXITED|unix.WNOWAIT, nil) // waits here if pidfds did not work
 	unix.Kill(-c.pid, unix.SIGKILL)
 	var exit exitStatus
-	var crash bool
 	for _, p := range c.out {
-		words, isCrash := p.finish()
+		words, crash := p.finish()
 		if p.stream == streamErr {
-			exit.tail, crash = words, isCrash
+			exit.tail, exit.crash = words, crash
 		}
 	}
 	<-c.read
@@ -253,7 +252,9 @@ func (c *child) wait(tell func(event)) {
 		}
 	}
 	exit.code = status.ExitStatus()
-	exit.panicked = crash && exit.code == 2
+	if exit.code != 2 {
+		exit.crash = ""
+	}
 	if status.Signaled() {
 		exit.code, exit.signal = 0, syscall.Signal(status.Signal())
 	}

@@ -41,8 +41,8 @@ func (r reason) planned() bool {
 // of gives the reason of an exit that nobody asked for: exit:3, crash:SIGSEGV, crash:panic.
 func (e exitStatus) reason() reason {
 	switch {
-	case e.panicked:
-		return "crash:panic"
+	case e.crash != "":
+		return reason("crash:" + e.crash)
 	case e.signal != 0:
 		return reason("crash:" + unix.SignalName(e.signal))
 	}

@@ -142,7 +142,7 @@ func (s *Supervisor) firstSet(p *pool) bool {
 	serving, hopeless := 0, 0
 	for _, sl := range p.slots[:min(p.wanted(), len(p.slots))] {
 		switch {
-		case sl.current != nil && sl.current.state == ready:
+		case sl.current != nil && sl.current.state == ready && s.proven(sl.current):
 			serving++
 		case sl.failures >= firstTries:
 			hopeless++
@@ -151,10 +151,22 @@ func (s *Supervisor) firstSet(p *pool) bool {
 		}
 	}
 	if serving == 0 && hopeless > 0 {
-		s.fail(fmt.Errorf("pool %s: %w: the reasons are above", p.cfg.Name, ErrNotReady))
+		s.fail(fmt.Errorf("pool %s: %w: %s", p.cfg.Name, ErrNotReady, p.lastWords))
 		return false
 	}
 	return serving > 0
+}
+
+// proven reports whether a ready worker is more than a process that has just been executed: with ready = "exec" the word is its life.
+func (s *Supervisor) proven(w *worker) bool {
+	if w.cfg.Ready != ReadyExec {
+		return true
+	}
+	wait := young - time.Since(w.readyAt)
+	if wait > 0 {
+		s.wake(wait)
+	}
+	return wait <= 0
 }
 
 // sweepSockets closes addresses that the config has no more, once their last worker is gone.

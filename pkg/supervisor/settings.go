@@ -50,7 +50,7 @@ var poolSettings = []setting[PoolConfig]{
 	{"keepalive", durationKind{}, "keep-alive", "KEEPALIVE", func(p *PoolConfig) any { return &p.KeepAlive }},
 	{"orphan_timeout", durationKind{}, "", "", func(p *PoolConfig) any { return &p.OrphanTimeout }},
 
-	{"ready", wordKind{string(ReadyNotify), string(ReadyExec)}, "", "", func(p *PoolConfig) any { return &p.Ready }},
+	{"ready", wordKind{string(ReadyNotify), string(ReadyExec)}, "ready", "", func(p *PoolConfig) any { return &p.Ready }},
 	{"replace", wordKind{string(ReplaceRolling), string(ReplaceNever)}, "", "", func(p *PoolConfig) any { return &p.Replace }},
 	{
 		"output", wordKind{string(OutputPrefix), string(OutputRaw), string(OutputJSON), string(OutputInherit)}, "", "",

@@ -148,9 +148,12 @@ func lookPath(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		info, err := os.Stat(name)
 		if err != nil {
-			return "", fmt.Errorf("command %w", err)
+			return "", fmt.Errorf("command %s: %w", name, errors.Unwrap(err))
 		}
-		if info.IsDir() || info.Mode()&0o111 == 0 {
+		if info.IsDir() {
+			return "", fmt.Errorf("command %s is a directory", name)
+		}
+		if info.Mode()&0o111 == 0 {
 			return "", fmt.Errorf("command %s is not executable (mode %v)", name, info.Mode())
 		}
 		return name, nil

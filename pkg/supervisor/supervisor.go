@@ -159,7 +159,7 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 	s.warnUnused()
 	for _, p := range s.pools {
 		for _, b := range p.sockets {
-			s.log.Info("listening", zap.String("pool", p.cfg.Name), zap.String("bind", b.bind.Name), zap.String("address", b.address()))
+			s.log.Info("listening", zap.String("pool", p.cfg.Name), zap.String("name", b.bind.Name), zap.String("address", b.address()))
 		}
 	}
 	ticker := time.NewTicker(tickInterval)

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"fmt"
 	"strconv"
 	"syscall"
 	"time"
@@ -252,15 +253,16 @@ func (s *Supervisor) drain(w *worker, how string, why reason) {
 	}
 	// A starting one too: it may serve already, its READY=1 still on the way to us.
 	w.reason = why
-	s.log.Info("worker drains", append(w.fields(), zap.String("reason", string(why)))...)
 	if !w.speaks || !w.proc.Send(protocol.Drain(how, w.cfg.GracefulTimeout)) {
 		w.proc.Signal(syscall.SIGTERM)
 	}
 	s.enter(w, draining, w.cfg.GracefulTimeout)
+	s.log.Info("worker drains", append(w.fields(), zap.String("reason", string(why)))...)
 }
 
 func (s *Supervisor) drainTimeout(w *worker, _ event) {
-	s.log.Warn("worker did not leave within graceful_timeout", append(w.fields(), zap.Duration("graceful_timeout", w.cfg.GracefulTimeout))...)
+	s.log.Warn("worker did not leave within graceful_timeout, it gets QUIT", append(w.fields(),
+		zap.Duration("graceful_timeout", w.cfg.GracefulTimeout), zap.Int("running", w.proc.Board().Running()))...)
 	s.quit(w, w.reason)
 }
 
@@ -341,7 +343,8 @@ func (s *Supervisor) exited(w *worker, e event) {
 	if n := w.requests(); n > 0 {
 		fields = append(fields, zap.Uint64("requests", n))
 	}
-	if words := e.exit.lastWords(); words != "" && (!w.reason.planned() || e.exit.code != 0 || e.exit.signal != 0) {
+	// Who was killed has nothing to say about it.
+	if words := e.exit.lastWords(); words != "" && e.exit.signal != syscall.SIGKILL && (!w.reason.planned() || e.exit.code != 0) {
 		fields = append(fields, zap.String("stderr", words))
 	}
 	switch {
@@ -357,8 +360,27 @@ func (s *Supervisor) exited(w *worker, e event) {
 		s.log.Error("worker died", fields...)
 	}
 	w.died = why
+	if !w.reason.planned() {
+		w.pool.lastWords = lastWords(w, e.exit)
+	}
 	s.workerGone(w, was)
 	s.bury(w)
+}
+
+// lastWords says in one line why a worker is gone.
+func lastWords(w *worker, exit exitStatus) string {
+	if w.cause != "" {
+		return w.cause
+	}
+	words := fmt.Sprintf("worker %s: %s", w.id, w.died)
+	if n := len(exit.tail); n > 0 {
+		line := exit.tail[n-1]
+		if exit.crash != "" {
+			line = exit.tail[0]
+		}
+		words += ": " + line
+	}
+	return words
 }
 
 // bury drops what we hold of a process.

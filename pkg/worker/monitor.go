@@ -15,6 +15,9 @@ import (
 const (
 	minTick = 50 * time.Millisecond
 	maxTick = time.Second
+
+	// A slow database makes every request overdue: one line about them in so long.
+	overdueQuiet = 5 * time.Second
 )
 
 // stuck is a request that the monitor answered and whose handler had not ended when it last looked.
@@ -35,6 +38,7 @@ func (w *Worker) monitor() {
 		tick = min(tick, max(w.inherited.watchdog/2, minTick))
 	}
 	var hung []stuck
+	said := time.Now().Add(-overdueQuiet)
 	for range time.Tick(tick) {
 		w.board.Beat()
 		if watchdog {
@@ -47,6 +51,10 @@ func (w *Worker) monitor() {
 		}
 		if w.settings.Timeout > 0 {
 			hung = w.overdue(hung)
+			if w.late > 0 && time.Since(said) >= overdueQuiet {
+				complain("%d requests had no answer within %v and got a 504", w.late, w.settings.Timeout)
+				w.late, said = 0, time.Now()
+			}
 		}
 	}
 }
@@ -65,6 +73,7 @@ func (w *Worker) overdue(hung []stuck) []stuck {
 		for _, s := range late {
 			if s.c.phase.CompareAndSwap(s.word&^phaseMask+phaseHandler, s.word) {
 				s.c.timeOut()
+				w.late++
 				hung = append(hung, s)
 			}
 		}

@@ -47,6 +47,8 @@ type Worker struct {
 	isReady  bool
 
 	registry registry
+
+	late int // requests that got a 504 since the log said so; only used by the monitor
 }
 
 // Modes of a worker. Each connection looks at the mode at its boundaries.
