@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"strings"
@@ -144,7 +145,7 @@ func awaitRedis(this *worker.Worker, background *app.Tasks, log *zap.Logger) err
 		case err == nil:
 			return nil
 		case app.IsRefusal(err):
-			return err
+			return fmt.Errorf("redis refuses this runner, see REDIS_URL or TASK_BROKER_URL: %w", err)
 		case !time.Now().Before(deadline):
 			log.Warn("redis does not answer: this runner is ready, and works as soon as it does", zap.Error(err))
 			return nil
