@@ -150,6 +150,14 @@ func testWorker(mode string) {
 		}
 		serve()
 		runtime.KeepAlive(hog)
+	case "other-version": // its supervisor speaks another version of the scoreboard
+		fds, _ := protocol.ParseFDs(os.Getenv(protocol.EnvFDs))
+		board, err := syscall.Mmap(fds[protocol.FDScoreboard], 0, 4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+		if err != nil {
+			panic(err)
+		}
+		board[8] = 99
+		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
 	case "worker": // no foreigner: it loses nothing
 		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
 	default:

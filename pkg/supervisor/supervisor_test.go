@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,5 +89,28 @@ func TestNoWorkerBecomesReady(t *testing.T) {
 	}
 	if n := m.count("worker failed to start"); n != firstTries {
 		t.Errorf("%d tries in %v, want %d", n, time.Since(began), firstTries)
+	}
+}
+
+// A worker that does not know the scoreboard's version runs unscored, is told by commands all the same, and the log says what has no effect.
+func TestWorkerOfAnotherVersionRunsUnscored(t *testing.T) {
+	pool := testPool("other-version").onPort()
+	pool.MaxRequests, pool.HeartbeatTimeout = 5, 2*time.Second
+	cfg := testConfig(pool)
+	m := startMaster(t, cfg)
+	m.await("worker keeps no scoreboard", 1)
+	m.await("pool serves", 1)
+	for range 20 {
+		mustGet(t, m.addr(), "/")
+	}
+	m.until("it speaks", func() bool { return m.pools[0].slots[0].current.speaks })
+	m.reload(cfg, nil)
+	m.await("reload done", 1)
+	m.await("worker gone", 1)
+	if n := m.count("worker died") + m.count("worker is hung"); n > 0 {
+		t.Errorf("%d workers died or were judged", n)
+	}
+	if text, _ := os.ReadFile(cfg.ErrorLog); !strings.Contains(string(text), "version 99") {
+		t.Error("the worker does not say why it is unscored")
 	}
 }
