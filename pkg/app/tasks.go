@@ -66,11 +66,11 @@ func (t *Tasks) EnqueueTask(ctx context.Context, name string, args any, options 
 
 // GetTaskStatus tells where a job is.
 func (t *Tasks) GetTaskStatus(ctx context.Context, id string) (tasks.Status, error) {
-	status, err := t.client.Status(ctx, id)
-	if errors.Is(err, tasks.ErrUnavailable) {
-		// A connection that broke while nobody used it fails the first call; the second one dials.
+	var status tasks.Status
+	err := again(ctx, func(err error) bool { return errors.Is(err, tasks.ErrUnavailable) }, func() (err error) {
 		status, err = t.client.Status(ctx, id)
-	}
+		return err
+	})
 	return status, t.note(err)
 }
 
