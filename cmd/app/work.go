@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -108,25 +107,20 @@ func workWith(this *worker.Worker, background *app.Tasks, options tasks.RunnerOp
 
 func newRunner(this *worker.Worker, background *app.Tasks, options tasks.RunnerOptions) (*tasks.Runner, error) {
 	mux := background.Handlers()
-	if most := this.Settings().MaxRequests; most > 0 {
-		mux.Use(leaveAfter(most))
-	}
+	mux.Use(counting(this))
 	return background.NewRunner(mux, options)
 }
 
-var jobs atomic.Uint64
-
-// leaveAfter makes this process stop, as at TERM, after so many jobs: the pool's max_requests. The supervisor refills the slot while
-// the last jobs finish here.
-func leaveAfter(most uint64) tasks.Middleware {
+// counting shows each job on the scoreboard, where the pool's max_requests counts them.
+func counting(this *worker.Worker) tasks.Middleware {
 	return func(next tasks.Handler) tasks.Handler {
-		return func(ctx context.Context, job *tasks.Job) ([]byte, error) {
-			defer func() {
-				if jobs.Add(1) == most {
-					leave()
-				}
-			}()
-			return next(ctx, job)
+		return func(ctx context.Context, job *tasks.Job) (result []byte, err error) {
+			end := this.Job()
+			failed := true // also by a panic
+			defer func() { end(failed) }()
+			result, err = next(ctx, job)
+			failed = err != nil
+			return result, err
 		}
 	}
 }

@@ -339,7 +339,7 @@ func TestRunnersLeaveAfterMaxRequests(t *testing.T) {
 		s.awaitState(id, tasks.Done)
 	}
 	s.await(`worker gone .*"jobs`, 2)
-	s.await("leaves of its own will", 2)
+	s.await(`worker drains .*"worker": "jobs.*"reason": "max_requests"`, 2)
 	if b := books(t, s.broker); b.Done != n || b.Crashed != 0 {
 		t.Errorf("the books say %+v", b)
 	}

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -95,7 +96,7 @@ func launchIn(t *testing.T, wrapper, env []string, args ...string) *server {
 	s.grown = sync.NewCond(&s.mu)
 	argv := append(append(append([]string{}, wrapper...), filepath.Join(bin, "supervisor")), args...)
 	s.cmd = exec.Command(argv[0], argv[1:]...)
-	s.cmd.Env = append(os.Environ(), env...)
+	s.cmd.Env = append(cleanEnv(), env...)
 	s.cmd.Stdout = nil
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
@@ -108,6 +109,19 @@ func launchIn(t *testing.T, wrapper, env []string, args ...string) *server {
 	go s.read(stderr)
 	t.Cleanup(s.cleanup)
 	return s
+}
+
+// cleanEnv is our environment without what would change the programs' settings.
+func cleanEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		switch name {
+		case "REDIS_URL", "TASK_BROKER_URL", "TASK_RESULT_BACKEND", "ENABLE_BACKGROUND_TASKS", "WORKERS", "WORKER_TIMEOUT",
+			"MAX_REQUESTS", "MAX_REQUESTS_JITTER", "GRACEFUL_TIMEOUT", "KEEPALIVE":
+			return true
+		}
+		return strings.HasPrefix(name, "SUPERVISOR_") || strings.HasPrefix(name, "APP_")
+	})
 }
 
 func (s *server) read(stderr io.Reader) {

@@ -2,7 +2,9 @@ package tasks
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,9 +52,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Connect prepares a client for the Redis at url: redis://, rediss:// or unix://, as rueidis.ParseURL reads them. It does not wait
+// Connect prepares a client for the Redis at address: redis://, rediss:// or unix://, as rueidis.ParseURL reads them. It does not wait
 // for the server: one that is away is an ErrUnavailable of the calls, until it is back.
-func Connect(url string, options Options) (*Client, error) {
+func Connect(address string, options Options) (*Client, error) {
 	options = options.withDefaults()
 	if !wordOf(options.Namespace, "_-.") || len(options.Namespace) > maxQueue {
 		return nil, fmt.Errorf("namespace %q: letters, digits, '_', '-' and '.' only", options.Namespace)
@@ -61,14 +63,17 @@ func Connect(url string, options Options) (*Client, error) {
 		return nil, fmt.Errorf("%d shards: between 1 and 1024", options.Shards)
 	}
 	// redis://host/ is how many write redis://host; the parser takes the empty path for a database number.
-	base, query, _ := strings.Cut(url, "?")
+	base, query, _ := strings.Cut(address, "?")
 	base = strings.TrimSuffix(base, "/")
 	if query != "" {
 		base += "?" + query
 	}
 	settings, err := rueidis.ParseURL(base)
 	if err != nil {
-		// The URL may hold a password: it is not repeated.
+		var whole *url.Error
+		if errors.As(err, &whole) {
+			err = whole.Err // the URL may hold a password: it is not repeated
+		}
 		return nil, fmt.Errorf("redis url: %w", err)
 	}
 	settings.DisableCache = true // no CLIENT TRACKING: nothing here is read twice

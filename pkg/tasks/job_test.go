@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -103,4 +104,11 @@ func TestAFailedJobIsTriedAgainThenDead(t *testing.T) {
 			t.Errorf("books %+v", b)
 		}
 	})
+}
+
+func TestBadAddressDoesNotRepeatThePassword(t *testing.T) {
+	_, err := Connect("redis://user:s3cret@host:port:6379", Options{})
+	if err == nil || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("error %v", err)
+	}
 }

@@ -3,6 +3,9 @@ package worker
 import (
 	"context"
 	"errors"
+	"time"
+
+	"supervisor/pkg/scoreboard"
 )
 
 // ErrDraining is the cause of the end of Run's context.
@@ -44,6 +47,25 @@ func (w *Worker) run(f func(ctx context.Context) error) error {
 		case <-w.end:
 			cancel(ErrDraining)
 			return nil
+		}
+	}
+}
+
+// Job counts one job of a program without connections: it shows on the scoreboard and counts for the pool's max_requests. Call end once,
+// when the job is over; failed says that it went wrong. The pool's timeout is about requests and does not apply.
+func (w *Worker) Job() (end func(failed bool)) {
+	c := w.board.Open()
+	c.Add(scoreboard.Started, 1)
+	began := w.board.Now()
+	return func(failed bool) {
+		if failed {
+			c.Add(scoreboard.Errors, 1)
+		}
+		shard := c.Shard()
+		n := c.End(time.Duration(w.board.Now() - began))
+		w.board.Release(c)
+		if n >= w.limits[shard].next.Load() {
+			w.overLimit(shard, n)
 		}
 	}
 }
