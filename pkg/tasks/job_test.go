@@ -107,7 +107,7 @@ func TestAFailedJobIsTriedAgainThenDead(t *testing.T) {
 }
 
 func TestBadAddressDoesNotRepeatThePassword(t *testing.T) {
-	_, err := Connect("redis://user:s3cret@host:port:6379", Options{})
+	_, err := Connect("redis://user:s3cret@[::1", Options{})
 	if err == nil || strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("error %v", err)
 	}
