@@ -32,7 +32,7 @@ func report(all []*contestant, took time.Duration) {
 	text, _ := os.ReadFile("/proc/loadavg")
 	load := strings.Join(strings.Fields(string(text))[:3], " ")
 	fmt.Printf("%s\n", rig.Machine())
-	fmt.Printf("%s; rueidis %s; asynq %s, go-redis %s, PoolSize %d; loadavg at the end %s\n", redisVersion(), version("github.com/redis/rueidis"),
+	fmt.Printf("%s; rueidis %s; asynq %s, go-redis %s, PoolSize %d (0: its default); loadavg at the end %s\n", redisVersion(), version("github.com/redis/rueidis"),
 		version("github.com/hibiken/asynq"), version("github.com/redis/go-redis/v9"), *pool, load)
 	fmt.Printf("medians of %d interleaved rounds (lowest–highest), %s in all; payload %d B, ", *rounds, took.Round(time.Second), payloadSize)
 	if *keep > 0 {
