@@ -12,10 +12,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PORTABLE := ./pkg/worker/... ./pkg/app/... ./pkg/tasks/... ./cmd/app
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test deps check fmt vet lint bench prove cover clean
+.PHONY: help build run test deps check fmt vet lint bench bench-jobs prove cover clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 build: ## bin/supervisor and bin/app
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/supervisor ./cmd/app
@@ -41,6 +41,7 @@ fmt: ## fail if gofmt would change a file
 
 vet: ## go vet, also as darwin and windows where the package is meant for them
 	go vet ./...
+	go -C bench/jobs vet ./...
 	GOOS=darwin go vet $(PORTABLE)
 	GOOS=windows go vet $(PORTABLE)
 
@@ -52,6 +53,9 @@ bench: deps ## Go benchmarks, then throughput against bare, prefork and nginx (a
 	go test -run '^$$' -bench . -benchmem ./...
 	go run ./bench/compare
 	go run ./bench/idle
+
+bench-jobs: deps ## jobs beside asynq on a real Redis (about 3 minutes)
+	go -C bench/jobs run .
 
 prove: deps ## the long proofs: 20 reloads and 100,000 requests under load, 200 kills (PROVE=1)
 	PROVE=1 go test -count=1 -timeout 60m ./...

@@ -49,8 +49,11 @@ func (t *Tasks) makeThumbnail(ctx context.Context, args thumbnailArgs) ([]byte, 
 	upload, err := t.store.upload(ctx, args.Upload)
 	if errors.Is(err, errNotStored) {
 		// A run that was killed between its last write and the end in the books has deleted it.
-		if _, err := t.store.result(ctx, args.Upload); err == nil {
+		switch _, err := t.store.result(ctx, args.Upload); {
+		case err == nil:
 			return nil, nil
+		case !errors.Is(err, errNotStored): // an outage says nothing about the upload
+			return nil, err
 		}
 		return nil, &taskError{newProblem(fasthttp.StatusGone, "upload_expired", "the image waited longer than %v and was deleted: send it again", uploadTTL), true}
 	}

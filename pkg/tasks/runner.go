@@ -103,6 +103,7 @@ type Runner struct {
 	lease     *lease // nil: not registered
 	seq       int64
 	claims    map[claimKey]*attempt // from the claim until Redis has confirmed its end
+	early     map[claimKey]bool     // cancelled before their claim's answer came
 	busy      int                   // handlers that have not returned
 	reserved  int                   // slots kept for claims under way
 	stopping  bool
@@ -132,6 +133,7 @@ type post struct {
 	acks  []*attempt // ended, Redis does not know yet
 	call  bool       // an exchange is under way
 	mean  int        // bytes of a record, lately; the exchange's
+	asked time.Time  // when it was last asked for jobs
 }
 
 // ward is a group of bells that one call can wait for. Loop only.
@@ -169,6 +171,7 @@ func NewRunner(c *Client, mux *Mux, options RunnerOptions) (*Runner, error) {
 		looked:    make(chan look),
 		gone:      make(chan struct{}),
 		claims:    make(map[claimKey]*attempt),
+		early:     make(map[claimKey]bool),
 		uncertain: make(map[int64]time.Time),
 		pause:     backoff.NewExponentialBackOff(),
 	}
@@ -299,6 +302,8 @@ func (r *Runner) loop(fetch context.Context) error {
 				a.cancel(ErrCancelled)
 			} else if key.id == "" { // messages may have been lost: act says the same
 				r.lookAt = time.Now()
+			} else {
+				r.cancelEarly(key)
 			}
 		case l := <-r.looked:
 			r.compare(l)
@@ -343,10 +348,14 @@ func (r *Runner) dispatch(now time.Time) {
 			continue
 		}
 		x := exchange{post: p, acks: p.board()}
+		if now.Sub(p.asked) >= pollEvery {
+			p.want = true // while another queue is busy nobody listens to this one's bell
+		}
 		if p.want && !r.stopping && r.lease != nil {
 			x.n = max(min(r.free(), claimAtOnce), 0)
 		}
 		if x.n > 0 {
+			p.asked = now
 			r.seq++
 			x.seq, x.runner = r.seq, r.lease.name
 			r.reserved += x.n
@@ -469,6 +478,10 @@ func (r *Runner) settle(x exchange) {
 				p.due = time.Now().Add(x.sleep)
 			}
 			for _, a := range x.claimed {
+				if a.ack.op == 0 && (r.lease == nil || r.lease.name != x.runner || r.early[a.key]) {
+					a.ack.op = opRequeue // the lease went meanwhile: refused, harmless; or it was cancelled: it ends so
+				}
+				delete(r.early, a.key)
 				r.begin(a)
 			}
 		}
@@ -478,6 +491,18 @@ func (r *Runner) settle(x exchange) {
 	} else {
 		r.recover()
 	}
+}
+
+// mostEarly bounds the cancels that came before their claim. Those that came after their job's end stay until then.
+const mostEarly = 10_000
+
+// cancelEarly remembers a cancel of a job whose claim has been made, but is still on its way to us.
+func (r *Runner) cancelEarly(key claimKey) {
+	if len(r.early) >= mostEarly {
+		clear(r.early)
+		r.lookAt = time.Now() // act says the same
+	}
+	r.early[key] = true
 }
 
 // begin starts a claimed job.
@@ -535,7 +560,7 @@ func (r *Runner) confirm(a *attempt, answer int64) {
 // abandon gives up on handlers that do not return: their jobs go back, what they still do is refused.
 func (r *Runner) abandon() {
 	for key, a := range r.claims {
-		if !a.returned.Load() {
+		if a.job != nil && !a.returned.Load() { // without a job there never was a handler
 			r.log.Error("handler does not heed its context, its job goes back", zap.String("job", key.id), zap.String("name", a.job.Name))
 			a.abandoned = true
 			r.abandoned++
