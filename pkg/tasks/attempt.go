@@ -69,7 +69,7 @@ func (a *attempt) start(r *Runner) {
 	}
 	a.job = &Job{
 		ID: a.key.id, Name: a.record.name, Queue: a.post.lane.queue, Priority: a.record.priority, Payload: a.record.payload,
-		Attempt: a.record.attempt + 1, Max: a.record.max, Crashes: a.record.crashes, Enqueued: moment(a.record.enqueued),
+		Attempt: a.record.attempt + 1, Max: a.record.max, Crashes: a.record.crashes, Postponed: a.record.postponed, Enqueued: moment(a.record.enqueued),
 	}
 	a.job.progress.write = func(p Progress) { r.writeProgress(a, p) }
 	a.ctx = context.WithValue(ctx, jobKey{}, a.job)
@@ -119,8 +119,19 @@ func (a *attempt) outcome(result []byte, err error, wait func(int) time.Duration
 	case cause == ErrShutdown || cause == ErrLeaseLost:
 		return ack{op: opRequeue}
 	}
-	rec.attempt++
 	text := strings.ToValidUTF8(err.Error(), "?")
+	// A call that the attempt's own timeout cut off says that Redis is away, too: it counts, or the job would never end.
+	if delay, is := postponed(err); is && cause != context.DeadlineExceeded {
+		rec.postponed++
+		if delay == 0 {
+			delay = againDelay(rec.postponed)
+		}
+		log.Warn("job is postponed: what it needs is away or full", zap.String("job", a.key.id), zap.String("name", rec.name),
+			zap.Int("postponed", rec.postponed), zap.Duration("for", delay), zap.Error(err))
+		rec.finished = 0
+		return ack{op: opAgain, body: rec.header(), after: delay, failure: text}
+	}
+	rec.attempt++
 	fields := []zap.Field{zap.String("job", a.key.id), zap.String("name", rec.name), zap.Int("attempt", rec.attempt), zap.Error(err)}
 	if rec.attempt >= rec.max || errors.Is(err, ErrSkipRetry) {
 		log.Error("job is dead", fields...)
@@ -136,6 +147,12 @@ func (a *attempt) outcome(result []byte, err error, wait func(int) time.Duration
 func retryDelay(failed int) time.Duration {
 	d := 5 * time.Second << min(max(failed-1, 0), 10)
 	d = min(d, time.Hour)
+	return time.Duration(float64(d) * (0.75 + rand.Float64()/2))
+}
+
+// againDelay doubles from 1 s up to a minute: what is away should not be asked by all at once when it is back, nor be waited for long.
+func againDelay(postponed int) time.Duration {
+	d := min(time.Second<<min(max(postponed-1, 0), 10), time.Minute)
 	return time.Duration(float64(d) * (0.75 + rand.Float64()/2))
 }
 

@@ -21,7 +21,9 @@
 //	               └──────────┴── cancel (also of retrying and running) ────── cancelled     │
 //	                              ▲ pending again when due ──────────────────────────────────┘
 //
-// done, dead and cancelled are final. A crash of a runner, and a stop, are not failed attempts.
+// done, dead and cancelled are final. A crash of a runner, a stop, and an error that says that something was away or full (Again,
+// ErrUnavailable, ErrFull, ErrQueueFull) are not failed attempts. The last one waits like a retry, and is counted as postponed: in
+// the job, by the runner and in the books.
 //
 // # Keys
 //
@@ -40,7 +42,7 @@
 //	T:wake:<runner> LIST    ends a runner's own waiting for the bell
 //	T:dead          ZSET    ids of dead jobs, by time
 //	T:prog:<id>     STRING  what a handler last told of its progress
-//	T:stat          HASH    the books: accepted, done, dead, cancelled, lost, retried, crashed
+//	T:stat          HASH    the books: accepted, done, dead, cancelled, lost, retried, postponed, crashed
 //
 // # Owners
 //

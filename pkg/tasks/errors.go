@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -32,6 +33,36 @@ var (
 	// ErrSkipRetry, in a handler's error, makes the job dead at once.
 	ErrSkipRetry = errors.New("not to be retried")
 )
+
+// Again says in a handler's error that nothing is wrong with the job: what it needs is away or full. The attempt does not count, the
+// job waits at least for delay (0: as if the error wrapped ErrUnavailable) and runs again, as often as it takes; Status.Postponed,
+// Counts and the books tell how often that was. A handler's error that wraps ErrUnavailable, ErrFull or ErrQueueFull says the
+// same by itself, unless it came after the end of the attempt's own time. ErrSkipRetry is stronger.
+func Again(err error, delay time.Duration) error {
+	if err == nil {
+		err = ErrUnavailable
+	}
+	return &againError{err, delay}
+}
+
+type againError struct {
+	error
+	delay time.Duration
+}
+
+func (e *againError) Unwrap() error { return e.error }
+
+// postponed reports whether a handler's error is no failure of its job, and how long the handler wants to wait; 0: no wish.
+func postponed(err error) (delay time.Duration, is bool) {
+	var again *againError
+	switch {
+	case errors.Is(err, ErrSkipRetry):
+		return 0, false
+	case errors.As(err, &again):
+		return max(again.delay, 0), true
+	}
+	return 0, errors.Is(err, ErrUnavailable) || errors.Is(err, ErrFull) || errors.Is(err, ErrQueueFull)
+}
 
 // Why a handler's context ended: context.Cause. A timeout is context.DeadlineExceeded.
 var (

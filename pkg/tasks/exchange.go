@@ -32,6 +32,7 @@ type exchange struct {
 const (
 	opDone      = 'd'
 	opRetry     = 'r'
+	opAgain     = 'a'
 	opDead      = 'x'
 	opRequeue   = 'q'
 	opCancelled = 'c'
@@ -173,7 +174,7 @@ func (a *attempt) appendAck(args []string) []string {
 	switch a.ack.op {
 	case opDone:
 		args = append(args, rueidis.BinaryString(a.ack.body), strconv.FormatInt(a.ack.after.Milliseconds(), 10))
-	case opRetry, opDead:
+	case opRetry, opAgain, opDead:
 		args = append(args, rueidis.BinaryString(a.ack.body), strconv.FormatInt(a.ack.after.Milliseconds(), 10), encodeError(a.ack.failure))
 	}
 	return args

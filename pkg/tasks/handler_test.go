@@ -3,6 +3,7 @@ package tasks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -136,5 +137,58 @@ func TestProgressIsSeenWhileAJobRunsAndGoneAfter(t *testing.T) {
 			t.Error(err)
 		}
 		e.rest()
+	})
+}
+
+func TestWhatIsAwayOrFullDoesNotCostAnAttempt(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		mux := NewMux()
+		mux.Handle("x", func(_ context.Context, job *Job) ([]byte, error) {
+			if job.Attempt != 1 {
+				return nil, ErrSkipRetry
+			}
+			if job.Postponed < 3 {
+				return nil, Again(errors.New("the disk is full"), time.Millisecond)
+			}
+			return nil, nil
+		})
+		for name, err := range map[string]error{
+			"away": fmt.Errorf("store: %w", ErrUnavailable), "full": fmt.Errorf("store: %w", ErrFull), "queue": ErrQueueFull,
+		} {
+			mux.Handle(name, func(context.Context, *Job) ([]byte, error) { return nil, err })
+		}
+		mux.Handle("final", func(context.Context, *Job) ([]byte, error) {
+			return nil, Again(fmt.Errorf("%w, and %w", ErrFull, ErrSkipRetry), 0)
+		})
+		// A call that the attempt's own timeout cut off: else it would run for ever.
+		mux.Handle("late", func(ctx context.Context, _ *Job) ([]byte, error) {
+			<-ctx.Done()
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		})
+		r := e.run(mux, RunnerOptions{Backoff: func(int) time.Duration { return time.Hour }})
+		if s := e.await(e.enqueue("x", MaxAttempts(1)), Done); s.Attempt != 1 || s.Postponed != 3 {
+			t.Errorf("%+v", s)
+		}
+		for _, name := range []string{"away", "full", "queue"} {
+			s := e.await(e.enqueue(name, MaxAttempts(1)), Retrying)
+			if s.Attempt != 0 || s.Postponed != 1 || s.Due.IsZero() || s.Error == "" {
+				t.Errorf("%s: %+v", name, s)
+			}
+			if !e.cancel(s.ID) {
+				t.Errorf("%s: not cancelled", name)
+			}
+		}
+		if s := e.await(e.enqueue("final"), Dead); s.Attempt != 1 || s.Postponed != 0 {
+			t.Errorf("%+v", s)
+		}
+		if s := e.await(e.enqueue("late", Timeout(time.Millisecond)), Retrying); s.Attempt != 1 || s.Postponed != 0 {
+			t.Errorf("%+v", s)
+		} else {
+			e.cancel(s.ID)
+		}
+		if b := e.rest(); b.Postponed != 6 || b.Retried != 1 || r.Counts().Postponed != 6 {
+			t.Errorf("books %+v, runner %+v", b, r.Counts())
+		}
 	})
 }

@@ -10,15 +10,16 @@ import (
 
 // Job is what a handler gets. The payload must not be changed.
 type Job struct {
-	ID       string
-	Name     string
-	Queue    string
-	Priority int
-	Payload  []byte
-	Attempt  int // 1 for the first
-	Max      int
-	Crashes  int // runners that died with it: it may have been begun that often before
-	Enqueued time.Time
+	ID        string
+	Name      string
+	Queue     string
+	Priority  int
+	Payload   []byte
+	Attempt   int // 1 for the first
+	Max       int
+	Crashes   int // runners that died with it: it may have been begun that often before
+	Postponed int // runs that did not count: something was away or full
+	Enqueued  time.Time
 
 	progress progress
 }

@@ -7,7 +7,8 @@ import (
 )
 
 // Handler does a job. Its result is kept for whoever asks. An error is a failed attempt, tried again later unless it wraps
-// ErrSkipRetry; a panic is an error. When ctx ends the handler should return soon: context.Cause tells why.
+// ErrSkipRetry; a panic is an error. An error that says that something is away or full (Again, ErrUnavailable, ErrFull,
+// ErrQueueFull) is not an attempt. When ctx ends the handler should return soon: context.Cause tells why.
 type Handler func(ctx context.Context, job *Job) (result []byte, err error)
 
 // Middleware wraps handlers.

@@ -11,7 +11,7 @@ import (
 // the last error. Fixed width lets a script change the state with one SETRANGE and never decode a payload; decimal digits
 // let people read it with redis-cli. The scripts know these places too: lua/record.lua.
 //
-//	 0     1  version: 1
+//	 0     1  version: 2
 //	 1     1  state: p waits or runs (where the id lies tells which), d done, x dead, c cancelled
 //	 2     1  priority
 //	 3     1  o: the id's key is the caller's own; g: generated
@@ -25,8 +25,9 @@ import (
 //	60     8  keep the result, seconds; 0 the default
 //	68     3  length of the name
 //	71     8  length of the payload or result
-//	79     1  a space, for the eye
-const headerSize = 80
+//	79     4  postponed: how often it went back because something was away or full
+//	83     1  a space, for the eye
+const headerSize = 84
 
 const (
 	statePending   = 'p'
@@ -34,7 +35,7 @@ const (
 	stateDead      = 'x'
 	stateCancelled = 'c'
 
-	recordVersion = '1'
+	recordVersion = '2'
 	maxAttempts   = 999
 	maxPayload    = 10 << 20 // bytes; an input that is larger belongs into a store, its name into the payload
 	maxErrorText  = 4 << 10  // bytes of an error (with the stack of a panic) that are kept
@@ -44,21 +45,22 @@ var errBadRecord = errors.New("not a job record")
 
 // record is a job as Redis keeps it.
 type record struct {
-	state    byte
-	priority int
-	own      bool // the key came from the caller
-	attempt  int
-	max      int
-	crashes  int
-	timeout  time.Duration
-	enqueued int64 // these three: unix ms, 0 not yet
-	started  int64
-	finished int64
-	keep     time.Duration
-	name     string
-	payload  []byte // result when done
-	size     int    // bytes of the payload; also set when only the header was read
-	failure  string // the last error
+	state     byte
+	priority  int
+	own       bool // the key came from the caller
+	attempt   int
+	max       int
+	crashes   int
+	timeout   time.Duration
+	enqueued  int64 // these three: unix ms, 0 not yet
+	started   int64
+	finished  int64
+	keep      time.Duration
+	postponed int
+	name      string
+	payload   []byte // result when done
+	size      int    // bytes of the payload; also set when only the header was read
+	failure   string // the last error
 }
 
 func (r *record) terminal() bool { return r.state != statePending }
@@ -84,6 +86,7 @@ func (r *record) header() []byte {
 	b = digits(b, int64(r.keep/time.Second), 8)
 	b = digits(b, int64(len(r.name)), 3)
 	b = digits(b, int64(r.size), 8)
+	b = digits(b, int64(r.postponed), 4)
 	return append(b, ' ')
 }
 
@@ -115,6 +118,7 @@ func decodeHeader(b []byte) (record, error) {
 	r.keep = time.Duration(number(60, 8)) * time.Second
 	name := int(number(68, 3))
 	r.size = int(number(71, 8))
+	r.postponed = int(number(79, 4))
 	switch r.state {
 	case statePending, stateDone, stateDead, stateCancelled:
 	default:

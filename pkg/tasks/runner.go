@@ -67,13 +67,14 @@ func (o RunnerOptions) withDefaults() RunnerOptions {
 // Counts of a runner since it started.
 type Counts struct {
 	Claimed, Done, Retried, Dead, Cancelled, Requeued int64
+	Postponed                                         int64 // went back because something was away or full: not an attempt
 	Refused                                           int64 // ends that came too late: the job had been taken away
 	Reaped                                            int64 // jobs taken from dead runners
 	Claims                                            int64 // claim calls
 }
 
 type counters struct {
-	claimed, done, retried, dead, cancelled, requeued, refused, reaped, claims atomic.Int64
+	claimed, done, retried, postponed, dead, cancelled, requeued, refused, reaped, claims atomic.Int64
 }
 
 // Runner claims jobs and runs their handlers. One goroutine, loop, owns all that happens; the others ask Redis, run handlers,
@@ -211,7 +212,7 @@ func (r *Runner) Counts() Counts {
 	c := &r.counts
 	return Counts{
 		Claimed: c.claimed.Load(), Done: c.done.Load(), Retried: c.retried.Load(), Dead: c.dead.Load(), Cancelled: c.cancelled.Load(),
-		Requeued: c.requeued.Load(), Refused: c.refused.Load(), Reaped: c.reaped.Load(), Claims: c.claims.Load(),
+		Requeued: c.requeued.Load(), Postponed: c.postponed.Load(), Refused: c.refused.Load(), Reaped: c.reaped.Load(), Claims: c.claims.Load(),
 	}
 }
 
@@ -544,6 +545,8 @@ func (r *Runner) confirm(a *attempt, answer int64) {
 		r.counts.done.Add(1)
 	case opRetry:
 		r.counts.retried.Add(1)
+	case opAgain:
+		r.counts.postponed.Add(1)
 	case opDead:
 		r.counts.dead.Add(1)
 	case opCancelled:

@@ -17,7 +17,7 @@ const (
 	Pending   State = "pending"   // waits for a runner
 	Scheduled State = "scheduled" // waits for its time
 	Running   State = "running"   // a runner has it
-	Retrying  State = "retrying"  // failed, waits for its next attempt
+	Retrying  State = "retrying"  // failed or postponed, waits for its next attempt
 	Done      State = "done"
 	Dead      State = "dead" // failed too often, or for good
 	Cancelled State = "cancelled"
@@ -36,6 +36,7 @@ type Status struct {
 	Attempt   int // attempts begun, the running one included
 	Max       int
 	Crashes   int       // runners that died with it
+	Postponed int       // runs that ended because something was away or full: not attempts
 	Enqueued  time.Time // by the enqueuer's clock, all others by Redis'
 	Due       time.Time // scheduled and retrying only
 	Started   time.Time // the last attempt
@@ -70,7 +71,7 @@ func (c *Client) Status(ctx context.Context, id string) (Status, error) {
 		return Status{}, fmt.Errorf("job %s: %w", id, err)
 	}
 	s := Status{
-		ID: id, Name: r.name, Queue: l.queue, Priority: r.priority, Attempt: r.attempt, Max: r.max, Crashes: r.crashes,
+		ID: id, Name: r.name, Queue: l.queue, Priority: r.priority, Attempt: r.attempt, Max: r.max, Crashes: r.crashes, Postponed: r.postponed,
 		Enqueued: moment(r.enqueued), Started: moment(r.started), Finished: moment(r.finished),
 		Progress: decodeProgress(found[3]), Error: decodeError([]byte(found[4])),
 	}
@@ -88,7 +89,7 @@ func (c *Client) Status(ctx context.Context, id string) (Status, error) {
 		case running:
 			s.State, s.Runner, s.Started, s.Cancelled = Running, owner.runner, moment(owner.claimed), owner.cancel
 			s.Attempt++
-		case scheduled == nil && r.attempt > 0:
+		case scheduled == nil && r.attempt+r.postponed > 0:
 			s.State, s.Due = Retrying, moment(int64(due))
 		case scheduled == nil:
 			s.State, s.Due = Scheduled, moment(int64(due))

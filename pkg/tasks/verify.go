@@ -16,7 +16,7 @@ type Books struct {
 	Accepted, Done, Dead, Cancelled, Lost int64 // counted by the scripts, for ever
 	Pending, Scheduled, Running           int64 // ids that lie there now
 	Dropping                              int64 // cancelled ids that still lie in a pending list
-	Retried, Crashed                      int64
+	Retried, Postponed, Crashed           int64
 	Problems                              []string // what breaks an invariant of doc.go, a sentence each
 }
 
@@ -158,6 +158,7 @@ func (b *Books) verifyLane(ctx context.Context, conn rueidis.Client, l lane) err
 	b.Cancelled += stat["cancelled"]
 	b.Lost += stat["lost"]
 	b.Retried += stat["retried"]
+	b.Postponed += stat["postponed"]
 	b.Crashed += stat["crashed"]
 	var under int64
 	for id, where := range places {

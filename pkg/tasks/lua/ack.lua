@@ -3,13 +3,14 @@
 -- ARGV 1 jobs, then per job: op, id, owner ("runner|seq|"), ttl of what a cancelled job leaves (ms), and by op
 --      d done:      record, ttl ms
 --      r retry:     header, delay ms, error
+--      a again:     header, delay ms, error   postponed: the attempt does not count
 --      x dead:      header, ttl ms, error
 --      q requeue:   -                      to the front, the attempt does not count
 --      c cancelled: -
 --      n dropped:   -                      was cancelled while it waited, or its record is gone
 -- returns per job 1 as asked, 2 ended as cancelled instead, 0 not the owner: nothing changed
 -- It begins with HDEL, which a full Redis admits, so all of it passes.
-local size = { d = 2, r = 3, x = 3, q = 0, c = 0, n = 0 }
+local size = { d = 2, r = 3, a = 3, x = 3, q = 0, c = 0, n = 0 }
 local jobs, at = {}, 2
 for i = 1, tonumber(ARGV[1]) do
   jobs[i] = { op = ARGV[at], id = ARGV[at + 1], owner = ARGV[at + 2], ttl = ARGV[at + 3], at = at + 4, key = KEYS[9 + i] }
@@ -38,7 +39,7 @@ local function add(what) count[what] = (count[what] or 0) + 1 end
 for i, job in ipairs(jobs) do
   if answer[i] == 1 then
     local op, key, a = job.op, job.key, job.at
-    if job.cancel == '|X' and (op == 'r' or op == 'x' or op == 'q') then
+    if job.cancel == '|X' and (op == 'r' or op == 'a' or op == 'x' or op == 'q') then
       op = 'c'
       answer[i] = 2
     end
@@ -60,10 +61,10 @@ for i, job in ipairs(jobs) do
       else
         redis.call('SETRANGE', key, 0, ARGV[a])
         redis.call('SETRANGE', key, error_at(ARGV[a]), ARGV[a + 2])
-        if op == 'r' then
+        if op == 'r' or op == 'a' then
           local due = now + tonumber(ARGV[a + 1])
           redis.call('ZADD', KEYS[6], whole(due), job.priority .. job.id)
-          add('retried')
+          add(op == 'r' and 'retried' or 'postponed')
           if tonumber(redis.call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')[2]) >= due then wake = true end
         else
           redis.call('PEXPIRE', key, ARGV[a + 1])

@@ -1,5 +1,5 @@
 -- The places of record.go's header that scripts read or write; put before every script that needs them.
-local HEADER = 80
+local HEADER = 84
 local function state_of(h) return string.sub(h, 2, 2) end
 local function priority_of(h) return string.sub(h, 3, 3) end
 -- "or 0": a record that something else wrote must not stop the script.
