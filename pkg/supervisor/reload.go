@@ -20,6 +20,7 @@ type reload struct {
 	opened     []*bindSockets // that the old configuration does not have
 	taken      []handOver     // those of them whose sockets are also the old configuration's
 	err        error
+	asked      []func(Verdict) // who waits for its end
 }
 
 // handOver is an address that stays while its bind becomes another one.
@@ -45,13 +46,16 @@ func (c *change) delta() int {
 // wanted gives how many workers of the new generation must be ready.
 func (c *change) wanted() int { return max(1, c.cfg.Workers+c.delta()) }
 
-// beginReload reads the configuration and binds what is new. One reload runs, one may wait with the newest configuration.
-func (s *Supervisor) beginReload() {
+// beginReload reads the configuration and binds what is new. One reload runs, one may wait with the newest configuration; asked gets the
+// verdict of the one that read the configuration after the question.
+func (s *Supervisor) beginReload(asked ...func(Verdict)) {
 	if s.stopping != running {
+		answer(&asked, s.refused("the supervisor is stopping"))
 		return
 	}
 	if s.reload != nil {
 		s.again = true
+		s.waiting = append(s.waiting, asked...)
 		s.log.Info("a reload runs: this one waits for it")
 		return
 	}
@@ -61,8 +65,10 @@ func (s *Supervisor) beginReload() {
 	}
 	if err != nil {
 		s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(err))
+		answer(&asked, s.refused("reload failed, nothing changed: %v", err))
 		return
 	}
+	s.reload.asked = asked
 	s.log.Info("reload begins", zap.Int("generation", s.reload.generation))
 }
 
@@ -296,7 +302,9 @@ func (s *Supervisor) commit() {
 	for _, w := range old {
 		s.drain(w, protocol.DrainMove, reasonReload)
 	}
-	s.log.Info("reload done", zap.Int("generation", s.generation), zap.Duration("took", time.Since(r.began).Round(time.Millisecond)))
+	took := time.Since(r.began)
+	s.log.Info("reload done", zap.Int("generation", s.generation), zap.Duration("took", took.Round(time.Millisecond)))
+	answer(&r.asked, Verdict{OK: true, Text: fmt.Sprintf("generation %d is in force", s.generation), Generation: s.generation, Took: took})
 	s.nextReload()
 }
 
@@ -341,12 +349,16 @@ func (s *Supervisor) rollBack() {
 	}
 	s.drop(r.opened)
 	s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(r.err))
+	v := s.refused("reload failed, nothing changed: %v", r.err)
+	v.Took = time.Since(r.began)
+	answer(&r.asked, v)
 	s.nextReload()
 }
 
 func (s *Supervisor) nextReload() {
 	if s.again {
-		s.again = false
-		s.beginReload()
+		asked := s.waiting
+		s.again, s.waiting = false, nil
+		s.beginReload(asked...)
 	}
 }

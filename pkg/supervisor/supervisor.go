@@ -35,11 +35,12 @@ type Supervisor struct {
 	generation int
 	pools      []*pool // in file order
 	inherited  map[string][]int
-	serials    map[string]int // of the last process, by pool name: also of pools that come back
-	retired    []*bindSockets // addresses without a place in the config, until their last worker is gone
-	reload     *reload        // the one that runs, or nil
-	again      bool           // another one waits
-	parked     bool           // SIGWINCH
+	serials    map[string]int  // of the last process, by pool name: also of pools that come back
+	retired    []*bindSockets  // addresses without a place in the config, until their last worker is gone
+	reload     *reload         // the one that runs, or nil
+	again      bool            // another one waits
+	waiting    []func(Verdict) // who waits for that one
+	parked     bool            // SIGWINCH
 	stopping   phase
 	err        error // what ends Run
 	wakeAt     time.Time
@@ -222,7 +223,9 @@ func (s *Supervisor) stop(how phase) {
 	s.stopping = how
 	if s.reload != nil {
 		s.drop(s.reload.opened)
+		answer(&s.reload.asked, s.refused("the supervisor was stopped meanwhile"))
 	}
+	answer(&s.waiting, s.refused("the supervisor was stopped meanwhile"))
 	s.reload, s.again = nil, false
 	if how == quick {
 		s.log.Info("quick stop")
