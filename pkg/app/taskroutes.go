@@ -91,7 +91,7 @@ func (a *app) getTask(ctx *fasthttp.RequestCtx) error {
 
 func describe(s tasks.Status) taskStatus {
 	d := taskStatus{
-		ID: s.ID, Name: s.Name, Queue: s.Queue, State: s.State, Attempt: s.Attempt, MaxAttempts: s.Max, Cancelling: s.Cancelled,
+		ID: s.ID, Name: s.Name, Queue: s.Queue, State: s.State, Attempt: s.Attempt, MaxAttempts: s.Max, Cancelling: s.State == tasks.Cancelling,
 		Error: errorOf(s.Error), StatusURL: statusURL(s.ID), ResultURL: resultURL(s.ID),
 		EnqueuedAt: s.Enqueued.UTC(), DueAt: s.Due.UTC(), StartedAt: s.Started.UTC(), FinishedAt: s.Finished.UTC(),
 	}
@@ -146,18 +146,18 @@ func (a *app) deleteTask(ctx *fasthttp.RequestCtx) error {
 	}
 	limit, cancel := askingTime()
 	defer cancel()
-	cancelled, err := a.tasks.CancelTask(limit, id)
+	state, err := a.tasks.CancelTask(limit, id)
 	if err != nil {
 		return taskProblem(id, err)
 	}
-	if !cancelled {
+	if state == "" {
 		status, err := a.tasks.GetTaskStatus(limit, id)
 		if err != nil {
 			return taskProblem(id, err)
 		}
 		return newProblem(fasthttp.StatusConflict, "job_ended", "the job is %s: there is nothing left to cancel", status.State)
 	}
-	answerJSON(ctx, fasthttp.StatusOK, map[string]any{"id": id, "cancelled": true, "status_url": statusURL(id)})
+	answerJSON(ctx, fasthttp.StatusOK, map[string]any{"id": id, "state": state, "cancelled": state == tasks.Cancelled, "status_url": statusURL(id)})
 	return nil
 }
 

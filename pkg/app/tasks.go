@@ -74,13 +74,14 @@ func (t *Tasks) GetTaskStatus(ctx context.Context, id string) (tasks.Status, err
 	return status, t.note(err)
 }
 
-// CancelTask ends a job that has not ended. It reports false when there is nothing to cancel.
-func (t *Tasks) CancelTask(ctx context.Context, id string) (bool, error) {
-	cancelled, err := t.client.Cancel(ctx, id)
-	if cancelled {
+// CancelTask ends a job that has not ended: tasks.Cancelled, or tasks.Cancelling until its runner has told its end. "" when there is
+// nothing to cancel.
+func (t *Tasks) CancelTask(ctx context.Context, id string) (tasks.State, error) {
+	state, err := t.client.Cancel(ctx, id)
+	if state != "" {
 		t.store.dropUpload(ctx, keyOf(id))
 	}
-	return cancelled, t.note(err)
+	return state, t.note(err)
 }
 
 // keyOf gives the last part of a job's id, under which the store has what belongs to it.

@@ -364,7 +364,7 @@ func TestEnqueueStatusCancel(t *testing.T) {
 	if status, err := d.tasks.GetTaskStatus(t.Context(), id); err != nil || status.State != tasks.Scheduled {
 		t.Errorf("%+v, %v", status, err)
 	}
-	for _, want := range []bool{true, false} {
+	for _, want := range []tasks.State{tasks.Cancelled, ""} {
 		if got, err := d.tasks.CancelTask(t.Context(), id); got != want || err != nil {
 			t.Errorf("cancel: %v, %v", got, err)
 		}

@@ -204,7 +204,7 @@ func TestOnAFullRedisRunningJobsEndAndNothingIsAccepted(t *testing.T) {
 	if _, err := e.c().Enqueue(t.Context(), "hold", nil); !errors.Is(err, ErrFull) {
 		t.Errorf("enqueue: %v", err)
 	}
-	if !e.cancel(ids[3]) || !e.cancel(ids[6]) {
+	if e.cancel(ids[3]) != Cancelling || e.cancel(ids[6]) != Cancelled {
 		t.Error("a full redis cannot cancel")
 	}
 	// Another runner can start: runners are what empties a full Redis.

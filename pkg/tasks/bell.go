@@ -66,7 +66,7 @@ func (r *Runner) hush(cut context.CancelFunc) {
 			conn, err := r.client.calls.get(ctx)
 			for _, key := range keys {
 				if err == nil {
-					conn.DoMulti(ctx, conn.B().Rpush().Key(key).Element("1").Build(), conn.B().Pexpire().Key(key).Milliseconds(60000).Build())
+					run(ctx, conn, wakeScript.call([]string{key}))
 				}
 			}
 		})

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-func (e *env) cancel(id string) bool {
+func (e *env) cancel(id string) State {
 	e.t.Helper()
-	ok, err := e.c().Cancel(e.t.Context(), id)
+	state, err := e.c().Cancel(e.t.Context(), id)
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	return ok
+	return state
 }
 
 func TestACancelledJobNeverRuns(t *testing.T) {
@@ -25,13 +25,13 @@ func TestACancelledJobNeverRuns(t *testing.T) {
 		mux.Handle("x", func(context.Context, *Job) ([]byte, error) { ran.Add(1); return nil, nil })
 		pending, scheduled := e.enqueue("x"), e.enqueue("x", In(50*time.Millisecond))
 		for _, id := range []string{pending, scheduled} {
-			if !e.cancel(id) {
-				t.Errorf("%s: not cancelled", id)
+			if got := e.cancel(id); got != Cancelled {
+				t.Errorf("%s: %q", id, got)
 			}
 			if s := e.status(id); s.State != Cancelled || s.Finished.IsZero() || s.Name != "x" {
 				t.Errorf("%+v", s)
 			}
-			if e.cancel(id) {
+			if e.cancel(id) != "" {
 				t.Errorf("%s: cancelled twice", id)
 			}
 		}
@@ -41,11 +41,11 @@ func TestACancelledJobNeverRuns(t *testing.T) {
 		e.run(mux, RunnerOptions{})
 		last := e.enqueue("x", Priority(3))
 		e.await(last, Done)
-		if e.cancel(last) {
+		if e.cancel(last) != "" {
 			t.Error("cancelled after the end")
 		}
-		if ok, err := e.c().Cancel(t.Context(), "default.0.nobody"); ok || err != nil {
-			t.Errorf("cancel of what never was: %v, %v", ok, err)
+		if got, err := e.c().Cancel(t.Context(), "default.0.nobody"); got != "" || err != nil {
+			t.Errorf("cancel of what never was: %q, %v", got, err)
 		}
 		if b := e.rest(); b.Done != 1 || b.Cancelled != 2 || ran.Load() != 1 {
 			t.Errorf("books %+v, ran %d", b, ran.Load())
@@ -56,12 +56,13 @@ func TestACancelledJobNeverRuns(t *testing.T) {
 func TestCancelEndsTheContextOfARunningJobForGood(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, e *env) {
-		began, causes := make(chan string, 2), make(chan error, 2)
+		began, causes, hold := make(chan string, 2), make(chan error, 2), make(chan struct{})
 		mux := NewMux()
 		mux.Handle("x", func(ctx context.Context, job *Job) ([]byte, error) {
 			began <- job.ID
 			<-ctx.Done()
 			causes <- context.Cause(ctx)
+			<-hold
 			if job.Priority == 0 {
 				return []byte("too late"), nil // what it returns does not count any more
 			}
@@ -71,12 +72,19 @@ func TestCancelEndsTheContextOfARunningJobForGood(t *testing.T) {
 		for _, priority := range []int{0, 1} {
 			id := e.enqueue("x", Priority(priority))
 			<-began
-			if !e.cancel(id) {
-				t.Fatal("not cancelled")
+			// Until the runner has ended it, nobody says that it is cancelled.
+			for range 2 {
+				if got := e.cancel(id); got != Cancelling {
+					t.Fatalf("cancel: %q", got)
+				}
 			}
 			if cause := <-causes; !errors.Is(cause, ErrCancelled) {
 				t.Errorf("cause %v", cause)
 			}
+			if s := e.status(id); s.State != Cancelling || s.Runner == "" {
+				t.Errorf("%+v", s)
+			}
+			hold <- struct{}{}
 			if s := e.await(id, Cancelled); s.Error != "" || s.Attempt != 0 {
 				t.Errorf("%+v", s)
 			}

@@ -82,6 +82,7 @@ func Connect(address string, options Options) (*Client, error) {
 	if settings.Dialer.Timeout == 0 {
 		settings.Dialer.Timeout = options.CallTimeout
 	}
+	settings.DialCtxFn = dialAndHear(settings)
 	settings.ReadBufferEachConn, settings.WriteBufferEachConn = 64<<10, 64<<10
 	settings.RingScaleEachConn = 8 // we batch: few calls are under way at once
 	settings.PipelineMultiplex = 1 // two connections: a large result does not hold up a heartbeat
@@ -146,6 +147,9 @@ func (l *link) get(ctx context.Context) (rueidis.Client, error) {
 		return nil, ErrClosed
 	case l.client != nil:
 		return l.client, nil
+	}
+	if err := redisError(ctx, l.err); errors.Is(err, ErrUnavailable) {
+		return nil, err
 	}
 	return nil, fmt.Errorf("%w: %w", ErrUnavailable, l.err)
 }

@@ -71,21 +71,43 @@ var (
 	ErrShutdown  = errors.New("the runner is stopping")
 )
 
+// refusals are the answers by which a server serves nobody, or not us: what it means, or what to set. The word begins the answer.
+var refusals = []struct{ word, why string }{
+	{"NOAUTH", "it wants a password, set one in its URL (redis://:password@host)"},
+	{"WRONGPASS", "it does not know this user or password, set them right in its URL (redis://user:password@host)"},
+	{"NOPERM", "its ACL forbids this user what jobs need, grant it ~* +@all -@dangerous +info on this database"},
+	{"ERR max number of clients reached", "it has no connection left, set a higher maxclients or start fewer processes"},
+	{"LOADING", "it still loads its file"},
+	{"MISCONF", "it cannot write its file, look at its disk"},
+	{"READONLY", "it is a replica, set the URL of the primary"},
+	{"MASTERDOWN", "it is a replica that lost its primary, set the URL of the primary"},
+	{"NOREPLICAS", "it has fewer replicas than its min-replicas-to-write"},
+	{"CLUSTERDOWN", "its cluster is being repaired"},
+	{"TRYAGAIN", "its cluster moves these keys"},
+	{"BUSY ", "a script keeps it busy"},
+}
+
+// refusal says why a server answers like this, "" if it is another error.
+func refusal(answer string) string {
+	for _, r := range refusals {
+		if strings.HasPrefix(answer, r.word) {
+			return r.why
+		}
+	}
+	return ""
+}
+
 // redisError turns what the library says into what a caller can branch on.
 func redisError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
 	if e, ok := rueidis.IsRedisErr(err); ok {
-		text := e.Error()
-		switch {
-		case strings.HasPrefix(text, "OOM "):
+		if strings.HasPrefix(e.Error(), "OOM ") {
 			return fmt.Errorf("%w: %w", ErrFull, err)
-		// LOADING: it reads its file. MISCONF: it cannot write it. The others: a replica, or a cluster that is being repaired.
-		case strings.HasPrefix(text, "LOADING"), strings.HasPrefix(text, "MISCONF"), strings.HasPrefix(text, "READONLY"),
-			strings.HasPrefix(text, "MASTERDOWN"), strings.HasPrefix(text, "CLUSTERDOWN"), strings.HasPrefix(text, "TRYAGAIN"),
-			strings.HasPrefix(text, "BUSY "), strings.HasPrefix(text, "NOREPLICAS"):
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		if why := refusal(e.Error()); why != "" {
+			return fmt.Errorf("%w: %s: %w", ErrUnavailable, why, err)
 		}
 		return err
 	}

@@ -175,7 +175,7 @@ func TestWhatIsAwayOrFullDoesNotCostAnAttempt(t *testing.T) {
 			if s.Attempt != 0 || s.Postponed != 1 || s.Due.IsZero() || s.Error == "" {
 				t.Errorf("%s: %+v", name, s)
 			}
-			if !e.cancel(s.ID) {
+			if e.cancel(s.ID) != Cancelled {
 				t.Errorf("%s: not cancelled", name)
 			}
 		}

@@ -61,9 +61,7 @@ type progress struct {
 }
 
 func (p *progress) set(said Progress) {
-	if len(said.Note) > maxNote {
-		said.Note = said.Note[:maxNote]
-	}
+	said.Note = cut(strings.ToValidUTF8(said.Note, "?"), maxNote)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.write == nil || p.over {

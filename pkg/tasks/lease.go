@@ -81,8 +81,6 @@ func (r *Runner) beat(ctx context.Context, name string) {
 			case <-r.gone:
 			}
 			return
-		default:
-			r.contact.Store(time.Now().UnixMilli())
 		}
 		select {
 		case <-time.After(wait):

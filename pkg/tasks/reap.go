@@ -131,7 +131,7 @@ func (c *Client) reap(ctx context.Context, conn rueidis.Client, l lane, runner s
 		}
 	}
 	for _, command := range []rueidis.Completed{
-		conn.B().Del().Key(l.ctl(runner)).Build(),
+		conn.B().Del().Key(l.ctl(runner), l.wake(runner)).Build(),
 		conn.B().Zrem().Key(l.wk()).Member(runner).Build(),
 	} {
 		if err := conn.Do(ctx, command).Error(); err != nil {

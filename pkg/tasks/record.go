@@ -148,9 +148,7 @@ func decode(b []byte) (record, error) {
 
 // An error text is its length in four digits, then the text: a shorter one written over a longer one needs no cutting.
 func encodeError(text string) string {
-	if len(text) > maxErrorText {
-		text = text[:maxErrorText]
-	}
+	text = cut(text, maxErrorText)
 	return fmt.Sprintf("%04d", len(text)) + text
 }
 

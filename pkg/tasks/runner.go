@@ -120,9 +120,8 @@ type Runner struct {
 	helpers   sync.WaitGroup
 
 	// Shared and safe.
-	counts  counters
-	contact atomic.Int64 // unix ms of the last answer from Redis
-	name    atomic.Pointer[string]
+	counts counters
+	name   atomic.Pointer[string]
 }
 
 // post is a lane that the runner serves. Loop only.
@@ -203,9 +202,6 @@ func (r *Runner) Name() string {
 	}
 	return ""
 }
-
-// LastContact is when Redis last answered this runner: what a readiness check wants to know.
-func (r *Runner) LastContact() time.Time { return moment(r.contact.Load()) }
 
 // Counts since the start.
 func (r *Runner) Counts() Counts {
@@ -605,7 +601,6 @@ func (r *Runner) stumble(err error) {
 }
 
 func (r *Runner) recover() {
-	r.contact.Store(time.Now().UnixMilli())
 	r.pause.Reset()
 	if r.away {
 		r.away = false

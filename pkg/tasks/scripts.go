@@ -24,6 +24,7 @@ var (
 	registerScript = newScript("register", "clock")
 	leaveScript    = newScript("leave", "bell")
 	ringScript     = newScript("ring", "bell")
+	wakeScript     = newScript("wake")
 	expireScript   = newScript("expire")
 	reapScript     = newScript("reap", "record", "clock", "bell")
 )

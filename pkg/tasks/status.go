@@ -17,10 +17,12 @@ const (
 	Pending   State = "pending"   // waits for a runner
 	Scheduled State = "scheduled" // waits for its time
 	Running   State = "running"   // a runner has it
-	Retrying  State = "retrying"  // failed or postponed, waits for its next attempt
-	Done      State = "done"
-	Dead      State = "dead" // failed too often, or for good
-	Cancelled State = "cancelled"
+	// Cancelling is running, and told to end: its handler may still be at work, or may have returned before it heard of it.
+	Cancelling State = "cancelling"
+	Retrying   State = "retrying" // failed or postponed, waits for its next attempt
+	Done       State = "done"
+	Dead       State = "dead" // failed too often, or for good
+	Cancelled  State = "cancelled"
 )
 
 // Terminal reports whether nothing more will happen to the job.
@@ -41,8 +43,7 @@ type Status struct {
 	Due       time.Time // scheduled and retrying only
 	Started   time.Time // the last attempt
 	Finished  time.Time
-	Runner    string // running only
-	Cancelled bool   // cancel was asked for while it runs
+	Runner    string // running and cancelling only
 	Error     string // of the last attempt
 	Progress  Progress
 }
@@ -87,7 +88,10 @@ func (c *Client) Status(ctx context.Context, id string) (Status, error) {
 		due, scheduled := strconv.ParseFloat(found[2], 64)
 		switch {
 		case running:
-			s.State, s.Runner, s.Started, s.Cancelled = Running, owner.runner, moment(owner.claimed), owner.cancel
+			s.State, s.Runner, s.Started = Running, owner.runner, moment(owner.claimed)
+			if owner.cancel {
+				s.State = Cancelling
+			}
 			s.Attempt++
 		case scheduled == nil && r.attempt+r.postponed > 0:
 			s.State, s.Due = Retrying, moment(int64(due))
@@ -140,18 +144,19 @@ func (c *Client) Result(ctx context.Context, id string) ([]byte, error) {
 	return r.payload, nil
 }
 
-// Cancel ends a job for good: one that waits never starts, the context of one that runs ends with ErrCancelled. It reports false
-// when there is nothing to cancel: the job has ended, or never was. A handler that had already returned has won.
-func (c *Client) Cancel(ctx context.Context, id string) (bool, error) {
+// Cancel ends a job for good, and returns what it is now: Cancelled, one that waited and never starts; Cancelling, one that runs:
+// its context ends with ErrCancelled, and it is Cancelled when its runner has told its end, or Done if its handler had returned
+// before it heard of it. It returns "" when there is nothing to cancel: the job has ended, or never was.
+func (c *Client) Cancel(ctx context.Context, id string) (State, error) {
 	l, err := parseID(c.options.Namespace, id)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.options.CallTimeout)
 	defer cancel()
 	conn, err := c.calls.get(ctx)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	runner := ""
 	for {
@@ -160,14 +165,19 @@ func (c *Client) Cancel(ctx context.Context, id string) (bool, error) {
 		keys := []string{l.job(id), l.act(), l.sched(), l.stat(), l.ctl(runner)}
 		said, err := run(ctx, conn, cancelScript.call(keys, id, runner, strconv.FormatInt(keepOwn.Milliseconds(), 10)))[0].AsInt64()
 		if err != nil {
-			return false, redisError(ctx, err)
+			return "", redisError(ctx, err)
 		}
-		if said != 3 {
-			return said != 0, nil
+		switch said {
+		case 0:
+			return "", nil
+		case 1:
+			return Cancelled, nil
+		case 2:
+			return Cancelling, nil
 		}
 		value, err := conn.Do(ctx, conn.B().Hget().Key(l.act()).Field(id).Build()).ToString()
 		if err != nil && !rueidis.IsRedisNil(err) {
-			return false, redisError(ctx, err)
+			return "", redisError(ctx, err)
 		}
 		owner, _ := parseOwner(value)
 		runner = owner.runner

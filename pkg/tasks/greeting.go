@@ -1,0 +1,53 @@
+package tasks
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+
+	"github.com/redis/rueidis"
+)
+
+// A server without a free connection says so before it is asked, and hangs up. The library reports only that it hung up, so the first
+// bytes of each connection are looked at here.
+
+// dialAndHear makes connections as settings say.
+func dialAndHear(settings rueidis.ClientOption) func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
+	own := settings.DialCtxFn // the parser's, for unix sockets
+	return func(ctx context.Context, address string, dialer *net.Dialer, secret *tls.Config) (conn net.Conn, err error) {
+		switch {
+		case own != nil:
+			conn, err = own(ctx, address, dialer, secret)
+		case secret != nil:
+			conn, err = (&tls.Dialer{NetDialer: dialer, Config: secret}).DialContext(ctx, "tcp", address)
+		default:
+			conn, err = dialer.DialContext(ctx, "tcp", address)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &greeted{Conn: conn}, nil
+	}
+}
+
+type greeted struct {
+	net.Conn
+	heard bool // only used by the one that reads
+}
+
+const noRoom = "ERR max number of clients reached"
+
+func (g *greeted) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if !g.heard && n > 0 {
+		g.heard = true
+		if bytes.HasPrefix(b[:n], []byte("-"+noRoom)) {
+			return 0, errNoRoom
+		}
+	}
+	return n, err
+}
+
+var errNoRoom = errors.New(refusal(noRoom) + ": " + noRoom)
