@@ -1,10 +1,7 @@
 package supervisor
 
 import (
-	"fmt"
-	"net"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -12,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/protocol"
+	"supervisor/pkg/sdnotify"
 )
 
 // notifySocket is the NOTIFY_SOCKET of one worker: an abstract datagram socket, so that there is no file to clean up, whose messages
 // count only with the right credentials.
 type notifySocket struct {
-	name string // as in the environment, with a leading @
-	conn *net.UnixConn
+	*sdnotify.Listener
 	pgid int // the worker's process group; set before run
 
 	beat atomic.Int64 // when the last WATCHDOG=1 came, in nanoseconds since birth, 0: none yet
@@ -34,31 +31,20 @@ const (
 )
 
 func newNotifySocket(instance string, id protocol.WorkerID) (*notifySocket, error) {
-	name := "@supervisor/" + instance + "/" + id.String()
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	l, err := sdnotify.Listen("@supervisor/" + instance + "/" + id.String())
 	if err != nil {
-		return nil, fmt.Errorf("notify socket: %w", err)
+		return nil, err
 	}
-	raw, err := conn.SyscallConn()
-	if err == nil {
-		raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
-	}
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("notify socket: SO_PASSCRED: %w", err)
-	}
-	return &notifySocket{name: name, conn: conn}, nil
+	return &notifySocket{Listener: l}, nil
 }
 
 // run tells what the worker says until the socket is closed. READY and STOPPING are told once, so a flood cannot fill the loop.
 func (n *notifySocket) run(tell func(event)) {
 	var ready, stopping bool
 	var status string
-	packet := make([]byte, 4096)
-	oob := make([]byte, 1024)
 	burst, since := 0, time.Now()
 	for {
-		size, oobSize, _, _, err := n.conn.ReadMsgUnix(packet, oob)
+		m, err := n.Read()
 		if err != nil {
 			return
 		}
@@ -67,15 +53,12 @@ func (n *notifySocket) run(tell func(event)) {
 		} else if burst >= notifyBurst {
 			time.Sleep(notifyPause)
 		}
-		fds, own := n.check(oob[:oobSize])
-		for _, fd := range fds {
-			unix.Close(fd) // BARRIER=1: closing the pipe is the answer. Any other descriptor is not ours to keep.
-		}
-		if !own {
+		// BARRIER=1: closing the pipe is the answer. Any other descriptor is not ours to keep.
+		m.Close()
+		if !n.trusts(m) {
 			continue
 		}
-		for line := range strings.Lines(string(packet[:size])) {
-			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		for key, value := range m.Lines() {
 			switch {
 			case key == "READY" && value == "1" && !ready:
 				ready = true
@@ -97,25 +80,13 @@ func (n *notifySocket) run(tell func(event)) {
 	}
 }
 
-// check gives the descriptors that came along and reports whether the sender is the worker or of its process group. A helper
-// that has already exited (systemd-notify in a shell script) is known by its user only.
-func (n *notifySocket) check(oob []byte) (fds []int, own bool) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, false
+// trusts reports whether the sender is the worker or of its process group. A helper that has already exited (systemd-notify in a shell
+// script) is known by its user only.
+func (n *notifySocket) trusts(m sdnotify.Message) bool {
+	if m.PID == 0 {
+		return false // not of our pid namespace; 0 would ask for our own group
 	}
-	for _, m := range messages {
-		if cred, err := unix.ParseUnixCredentials(&m); err == nil {
-			own = n.trusts(cred)
-		} else if rights, err := unix.ParseUnixRights(&m); err == nil {
-			fds = append(fds, rights...)
-		}
-	}
-	return fds, own
-}
-
-func (n *notifySocket) trusts(cred *unix.Ucred) bool {
-	pgid, err := unix.Getpgid(int(cred.Pid))
+	pgid, err := unix.Getpgid(m.PID)
 	if err == nil {
 		return pgid == n.pgid
 	}
@@ -123,7 +94,7 @@ func (n *notifySocket) trusts(cred *unix.Ucred) bool {
 	if err := syscall.Stat("/proc/"+strconv.Itoa(n.pgid), &st); err != nil {
 		return false
 	}
-	return cred.Uid == st.Uid || cred.Uid == 0
+	return m.UID == int(st.Uid) || m.UID == 0
 }
 
 // lastBeat gives the time of the last WATCHDOG=1.
@@ -131,8 +102,6 @@ func (n *notifySocket) lastBeat() (time.Time, bool) {
 	at := n.beat.Load()
 	return birth.Add(time.Duration(at)), at > 0
 }
-
-func (n *notifySocket) Close() { n.conn.Close() }
 
 // cut bounds a text for a log line.
 func cut(s string, n int) string {

@@ -118,7 +118,7 @@ func start(l launch) (process, error) {
 		return nil, err
 	}
 	env = append(env,
-		protocol.EnvNotifySocket+"="+c.notify.name,
+		protocol.EnvNotifySocket+"="+c.notify.Name(),
 		protocol.EnvFDs+"="+passed.String(),
 		protocol.EnvInstance+"="+l.instance,
 		protocol.EnvWorker+"="+l.id.String(),
