@@ -31,7 +31,7 @@
 //	pool.go         slots, spawning, back-off           output.go       its output; sink.go the log files
 //	limits.go       lifetime, memory, heartbeat         machine.go      what /proc and the cgroup say
 //	signals.go      what each signal does               pidfile.go      the lock
-//	reason.go       why a worker went
+//	reason.go       why a worker went                   pinned.go       the executable and directory of a generation
 //
 // # Order
 //

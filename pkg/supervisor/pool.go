@@ -17,6 +17,7 @@ type pool struct {
 	cfg        *PoolConfig // in force
 	generation int         // in force; a "never" pool keeps its own over reloads
 	sockets    []*bindSockets
+	pin        *pin // what its generation executes; nil in tests
 	slots      []*slot
 	leaving    []*worker // draining or worse; not counted in the pool's size
 	delta      int       // TTIN and TTOU, on top of workers
@@ -28,6 +29,24 @@ type pool struct {
 
 	lastWords    string // of the last worker that died without being asked, for the error that ends a start
 	unscoredSaid bool   // the log said what a foreign worker cannot be held to
+	scriptSaid   bool   // the log said that its command is a script
+}
+
+// blueprint is what the workers of one generation of a pool are made of.
+type blueprint struct {
+	cfg        *PoolConfig
+	generation int
+	sockets    []*bindSockets
+	pin        *pin
+}
+
+// blueprint gives the one in force.
+func (p *pool) blueprint() blueprint { return blueprint{p.cfg, p.generation, p.sockets, p.pin} }
+
+// adopt puts another one in force.
+func (p *pool) adopt(b blueprint) {
+	p.pin.Close()
+	p.cfg, p.generation, p.sockets, p.pin = b.cfg, b.generation, b.sockets, b.pin
 }
 
 // slot is one place in a pool: the worker that serves, and, while it is replaced, the one that will.
@@ -133,7 +152,13 @@ func (s *Supervisor) steer(p *pool) {
 }
 
 // spawn starts a worker for a slot. On failure it gives nil, and the slot backs off.
-func (s *Supervisor) spawn(p *pool, sl *slot, cfg *PoolConfig, generation int, sockets []*bindSockets) *worker {
+func (s *Supervisor) spawn(p *pool, sl *slot, of blueprint) *worker {
+	cfg, generation, sockets := of.cfg, of.generation, of.sockets
+	s.checkPin(of.pin, cfg)
+	if of.pin != nil && of.pin.byPath && !p.scriptSaid {
+		p.scriptSaid = true
+		s.log.Info("the command is a script, which cannot be pinned: a respawn runs what its file holds then", zap.String("pool", cfg.Name))
+	}
 	s.serials[cfg.Name]++
 	w := &worker{
 		id:   protocol.WorkerID{Pool: cfg.Name, Slot: sl.index, Serial: s.serials[cfg.Name]},
@@ -141,7 +166,7 @@ func (s *Supervisor) spawn(p *pool, sl *slot, cfg *PoolConfig, generation int, s
 		lifetime: jitter(cfg.MaxLifetime, cfg.MaxLifetimeJitter),
 	}
 	proc, err := s.start(launch{
-		id: w.id, generation: generation, instance: s.instance, pool: cfg, sockets: sockets, sink: s.sink,
+		id: w.id, generation: generation, instance: s.instance, pool: cfg, sockets: sockets, pin: of.pin, sink: s.sink,
 		memory: s.memoryShare(cfg, generation),
 		settings: scoreboard.Settings{
 			Timeout: cfg.Timeout, TimeoutGrace: cfg.TimeoutGrace, MaxRequests: uint64(jitter(cfg.MaxRequests, cfg.MaxRequestsJitter)),

@@ -23,6 +23,7 @@ type launch struct {
 	instance   string
 	pool       *PoolConfig
 	sockets    []*bindSockets
+	pin        *pin // nil: nothing is pinned
 	settings   scoreboard.Settings
 	memory     int64 // GOMEMLIMIT in bytes, 0: none
 	sink       *sink
@@ -143,8 +144,9 @@ func start(l launch) (process, error) {
 		reportEnd.Close()
 		return nil, err
 	}
-	env = append(env, spec.env())
 	files = append(files, uintptr(report[1]))
+	files = l.pin.pass(&spec, files)
+	env = append(env, spec.env())
 
 	pidfd := -1
 	argv := append([]string{"supervisor", stubVerb}, l.pool.Command...)

@@ -63,7 +63,7 @@ func (s *Supervisor) fill(p *pool) {
 			sl.current, sl.next = sl.next, nil
 			continue
 		}
-		sl.current = s.spawn(p, sl, p.cfg, p.generation, p.sockets)
+		sl.current = s.spawn(p, sl, p.blueprint())
 	}
 }
 
@@ -130,7 +130,7 @@ func (s *Supervisor) recycle(p *pool) {
 		}
 		turns--
 		p.nextTurn = time.Now().Add(recycleInterval)
-		sl.next = s.spawn(p, sl, p.cfg, p.generation, p.sockets)
+		sl.next = s.spawn(p, sl, p.blueprint())
 	}
 }
 

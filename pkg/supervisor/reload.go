@@ -31,6 +31,7 @@ type change struct {
 	pool    *pool
 	cfg     *PoolConfig
 	sockets []*bindSockets
+	pin     *pin
 	fresh   bool // the old configuration does not have the pool
 	keep    bool // its workers stay: replace = "never"
 }
@@ -41,6 +42,10 @@ func (c *change) delta() int {
 		return 0
 	}
 	return c.pool.delta
+}
+
+func (c *change) blueprint(generation int) blueprint {
+	return blueprint{c.cfg, generation, c.sockets, c.pin}
 }
 
 // wanted gives how many workers of the new generation must be ready.
@@ -98,6 +103,7 @@ func (s *Supervisor) prepare(cfg *Config) error {
 			}
 			c.sockets = append(c.sockets, sockets)
 		}
+		c.pin = openPin(pc)
 		r.changes = append(r.changes, c)
 	}
 	s.endRecycling()
@@ -171,6 +177,14 @@ func (r *reload) close() {
 	for _, b := range r.opened {
 		b.Close()
 	}
+	r.unpin()
+}
+
+// unpin lets go of the new generation's files.
+func (r *reload) unpin() {
+	for _, c := range r.changes {
+		c.pin.Close()
+	}
 }
 
 // fail notes the first reason why the new generation cannot be.
@@ -216,7 +230,7 @@ func (s *Supervisor) complete(c *change) bool {
 	c.pool.grow(c.wanted())
 	for _, sl := range c.pool.slots[:c.wanted()] {
 		if sl.next == nil && s.reload.err == nil && s.booting() < bootsAtOnce() {
-			sl.next = s.spawn(c.pool, sl, c.cfg, s.reload.generation, c.sockets)
+			sl.next = s.spawn(c.pool, sl, c.blueprint(s.reload.generation))
 		}
 		all = all && sl.next != nil && sl.next.state == ready
 	}
@@ -251,7 +265,7 @@ func (s *Supervisor) commit() {
 		p.delta, p.pending = c.delta(), false
 		p.serving = p.serving || !c.keep
 		if !c.keep {
-			p.cfg, p.sockets, p.generation = c.cfg, c.sockets, r.generation
+			p.adopt(c.blueprint(r.generation))
 			for _, sl := range p.slots {
 				if sl.next != nil {
 					if sl.current != nil {
@@ -264,10 +278,12 @@ func (s *Supervisor) commit() {
 				sl.calm()
 			}
 		} else if changed {
-			p.cfg, p.sockets, p.generation = c.cfg, c.sockets, r.generation
+			p.adopt(c.blueprint(r.generation))
 			for _, sl := range p.slots {
 				s.empty(p, sl, protocol.DrainClose, reasonReload)
 			}
+		} else {
+			c.pin.Close()
 		}
 		s.retire(held, p.sockets)
 		s.steer(p)
@@ -280,6 +296,7 @@ func (s *Supervisor) commit() {
 			continue
 		}
 		p.removed = true
+		p.pin.Close()
 		order = append(order, p)
 		s.retire(p.sockets, nil)
 		p.sockets = nil
@@ -348,6 +365,7 @@ func (s *Supervisor) rollBack() {
 		s.steer(c.pool)
 	}
 	s.drop(r.opened)
+	r.unpin()
 	s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(r.err))
 	v := s.refused("reload failed, nothing changed: %v", r.err)
 	v.Took = time.Since(r.began)

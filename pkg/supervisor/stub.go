@@ -45,7 +45,10 @@ type stubSpec struct {
 	Listen   bool   `json:"listen"` // set LISTEN_PID
 	Watchdog bool   `json:"watchdog"`
 	Dir      string `json:"dir,omitempty"`
-	Umask    int    `json:"umask"` // -1: leave
+	DirFD    int    `json:"dir_fd,omitempty"`  // the pinned directory; 0: none, Dir says where
+	Path     string `json:"path,omitempty"`    // of the program; "": to be looked up
+	FileFD   int    `json:"file_fd,omitempty"` // the pinned program, in case that Path names another one by now; 0: none
+	Umask    int    `json:"umask"`             // -1: leave
 	Nofile   uint64 `json:"nofile,omitempty"`
 	SetUser  bool   `json:"set_user"`
 	UID      int    `json:"uid"`
@@ -109,11 +112,11 @@ func become(spec stubSpec, argv []string) error {
 		}
 	}
 	if spec.Dir != "" { // as the user: a directory that it cannot enter is an error
-		if err := os.Chdir(spec.Dir); err != nil {
+		if err := spec.chdir(); err != nil {
 			return fmt.Errorf("chdir: %w", err)
 		}
 	}
-	path, err := lookPath(argv[0])
+	path, err := spec.program(argv[0])
 	if err != nil {
 		return err
 	}
@@ -129,6 +132,37 @@ func become(spec stubSpec, argv []string) error {
 		}
 	}
 }
+
+func (s stubSpec) chdir() error {
+	if s.DirFD == 0 {
+		return os.Chdir(s.Dir)
+	}
+	if err := unix.Fchdir(s.DirFD); err != nil {
+		return &fs.PathError{Op: "chdir", Path: s.Dir, Err: err}
+	}
+	return nil
+}
+
+// program gives what to execute: the pinned program, by its path while that still names it. (Who replaces the file between this look
+// and the exec wins.)
+func (s stubSpec) program(name string) (string, error) {
+	if s.Path == "" {
+		return lookPath(name)
+	}
+	if s.FileFD > 0 {
+		var pinned, now unix.Stat_t
+		if err := unix.Fstat(s.FileFD, &pinned); err != nil {
+			return "", fmt.Errorf("command %s: %w", s.Path, err)
+		}
+		if err := unix.Stat(s.Path, &now); err != nil || now.Dev != pinned.Dev || now.Ino != pinned.Ino {
+			return descriptorPath(s.FileFD), nil
+		}
+	}
+	return lookPath(s.Path)
+}
+
+// descriptorPath names the file behind a descriptor of this process, also one that has no other name any more.
+func descriptorPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 func setUser(spec stubSpec) error {
 	if err := syscall.Setgroups(spec.Groups); err != nil {

@@ -94,7 +94,7 @@ func open(cfg *Config, opts Options, inherited map[string][]int) (*Supervisor, e
 // bindAll makes the pools of the first generation: first every address is bound, then all of them listen.
 func (s *Supervisor) bindAll() error {
 	for _, pc := range s.cfg.Pools {
-		p := &pool{cfg: pc, generation: s.generation}
+		p := &pool{cfg: pc, generation: s.generation, pin: openPin(pc)}
 		s.pools = append(s.pools, p)
 		for _, b := range pc.Bind {
 			sockets, err := openBind(b, pc, s.inherited)
@@ -223,6 +223,7 @@ func (s *Supervisor) stop(how phase) {
 	s.stopping = how
 	if s.reload != nil {
 		s.drop(s.reload.opened)
+		s.reload.unpin()
 		answer(&s.reload.asked, s.refused("the supervisor was stopped meanwhile"))
 	}
 	answer(&s.waiting, s.refused("the supervisor was stopped meanwhile"))
@@ -262,6 +263,7 @@ func (s *Supervisor) advanceStop() {
 			break
 		}
 		s.pools = s.pools[:len(s.pools)-1]
+		p.pin.Close()
 		s.retired = append(s.retired, p.sockets...)
 	}
 	if s.stopping == quick {
@@ -269,6 +271,7 @@ func (s *Supervisor) advanceStop() {
 			if len(p.workers()) > 0 {
 				return false
 			}
+			p.pin.Close()
 			s.retired = append(s.retired, p.sockets...)
 			return true
 		})
@@ -300,6 +303,7 @@ func (s *Supervisor) Close() {
 
 func (s *Supervisor) closeSockets() {
 	for _, p := range s.pools {
+		p.pin.Close()
 		for _, b := range p.sockets {
 			b.Close()
 		}
