@@ -20,7 +20,7 @@ func (r *Runner) listen(hearing context.Context, now time.Time) {
 	for _, w := range r.wards {
 		quiet := !w.listening
 		for _, p := range w.posts {
-			quiet = quiet && !p.want && !p.call
+			quiet = quiet && !p.want && !p.call && !p.fetching
 		}
 		if quiet {
 			w.listening = true

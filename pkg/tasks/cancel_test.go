@@ -116,3 +116,47 @@ func TestACancelMarkIsFoundWhenItsMessageWasLost(t *testing.T) {
 	e.await(id, Cancelled)
 	e.rest()
 }
+
+func TestWhatWasCancelledLeavesItsPlaceToOthers(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		e.client = e.connect(Options{MaxPending: 3})
+		var ids []string
+		for range 3 {
+			ids = append(ids, e.enqueue("x"))
+		}
+		full := func(want bool) {
+			t.Helper()
+			if _, err := e.c().Enqueue(t.Context(), "x", nil); errors.Is(err, ErrQueueFull) != want {
+				t.Errorf("full: %v, want %v", err, want)
+			}
+		}
+		full(true)
+		for _, id := range ids[:2] {
+			if got := e.cancel(id); got != Cancelled {
+				t.Errorf("%s: %q", id, got)
+			}
+		}
+		full(false)
+		full(false)
+		full(true)
+		e.books()
+		// A claim takes them out of the list; one that cannot be read and goes back is dropped there.
+		e.claimAs("elsewhere/1/7-7/1", time.Minute)
+		full(false)
+		e.books()
+		l := e.lane()
+		conn, _ := e.c().calls.get(t.Context())
+		for _, id := range ids {
+			a := attempt{key: claimKey{id, 1}, owner: "elsewhere/1/7-7/1|1|", ack: ack{op: opRequeue}}
+			args := a.appendAck([]string{"1"})
+			keys := l.keys(l.act(), l.sched(), l.bell(), l.dead(), l.stat(), l.job(id))
+			if err := run(t.Context(), conn, ackScript.call(keys, args...))[0].Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b := e.books(); b.Pending != 2 || b.Dropping != 0 || b.Running != 2 {
+			t.Errorf("books %+v", b)
+		}
+	})
+}

@@ -40,6 +40,7 @@
 //	T:wk            ZSET    the names of all runners that may own something; a name goes when nothing is its any more
 //	T:ctl:<runner>  LIST    messages to a runner: seq|id is to be cancelled
 //	T:wake:<runner> LIST    ends a runner's own waiting for the bell
+//	T:gone          SET     ids in p* that were cancelled: they do not count for max_pending, and a claim drops them
 //	T:dead          ZSET    ids of dead jobs, by time
 //	T:prog:<id>     STRING  what a handler last told of its progress
 //	T:stat          HASH    the books: accepted, done, dead, cancelled, lost, retried, postponed, crashed

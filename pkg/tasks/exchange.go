@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,11 +22,12 @@ type exchange struct {
 	// The answer.
 	answers   []int64 // per ack, as ack.lua says
 	ackErr    error
-	claimed   []*attempt
+	now       int64   // Redis' clock at the claim, unix ms
+	portion   portion // the first of what was claimed; the others follow it
 	leaseGone bool
 	sleep     time.Duration // as claim.lua says; below 0: not this runner's task
 	claimErr  error
-	maybe     bool // with claimErr: the claim may have happened
+	maybe     bool // with claimErr: jobs may have been claimed that nobody here knows
 }
 
 // The ops of ack.lua.
@@ -49,20 +51,44 @@ type ack struct {
 }
 
 func (r *Runner) exchange(x exchange) {
-	ctx, cancel := context.WithTimeout(r.work, r.client.options.CallTimeout)
-	defer cancel()
-	r.ask(ctx, &x)
-	select {
-	case r.exchanged <- x:
-	case <-r.gone:
+	ids := r.ask(&x)
+	claim := portion{post: x.post, runner: x.runner, seq: x.seq, now: x.now, arrived: time.Now()}
+	for first := true; ; first = false {
+		if len(ids) > 0 {
+			ids = r.fetch(&claim, ids)
+		}
+		claim.rest = len(ids)
+		if first {
+			x.portion = claim
+			if claim.err != nil {
+				x.claimErr = claim.err
+			}
+			select {
+			case r.exchanged <- x:
+			case <-r.gone:
+				return
+			}
+		} else {
+			select {
+			case r.fetched <- claim:
+			case <-r.gone:
+				return
+			}
+		}
+		if len(ids) == 0 {
+			return
+		}
 	}
 }
 
-func (r *Runner) ask(ctx context.Context, x *exchange) {
+// ask tells the ends, claims, and returns the ids of what was claimed.
+func (r *Runner) ask(x *exchange) []string {
+	ctx, cancel := context.WithTimeout(r.work, r.client.options.CallTimeout)
+	defer cancel()
 	conn, err := r.client.calls.get(ctx)
 	if err != nil {
 		x.ackErr, x.claimErr = err, err
-		return
+		return nil
 	}
 	l := x.post.lane
 	calls := make([]scriptCall, 0, 2)
@@ -76,8 +102,7 @@ func (r *Runner) ask(ctx context.Context, x *exchange) {
 		calls = append(calls, ackScript.call(keys, args...))
 	}
 	if x.n > 0 {
-		keys := l.keys(l.act(), l.sched(), l.bell(), l.timer(), l.lease(x.runner))
-		calls = append(calls, claimScript.call(keys, x.runner, strconv.FormatInt(x.seq, 10), strconv.Itoa(x.n)))
+		calls = append(calls, l.claim(x.runner, x.seq, x.n))
 	}
 	results := run(ctx, conn, calls...)
 	if len(x.acks) > 0 {
@@ -88,83 +113,140 @@ func (r *Runner) ask(ctx context.Context, x *exchange) {
 		x.ackErr = redisError(ctx, err)
 		results = results[1:]
 	}
-	if x.n > 0 {
-		x.claimErr = r.takeClaims(ctx, conn, x, results[0])
+	if x.n == 0 {
+		return nil
 	}
+	ids, err := x.readClaim(results[0])
+	x.claimErr = redisError(ctx, err)
+	return ids
 }
 
-// takeClaims reads what claim.lua gave, and the records that belong to it.
-func (r *Runner) takeClaims(ctx context.Context, conn rueidis.Client, x *exchange, result rueidis.RedisResult) error {
+// claim is the call of claim.lua.
+func (l lane) claim(runner string, seq int64, n int) scriptCall {
+	keys := l.keys(l.act(), l.sched(), l.bell(), l.timer(), l.gone(), l.lease(runner))
+	return claimScript.call(keys, runner, strconv.FormatInt(seq, 10), strconv.Itoa(n))
+}
+
+// readClaim reads what claim.lua gave.
+func (x *exchange) readClaim(result rueidis.RedisResult) (ids []string, err error) {
 	answer, err := result.ToArray()
 	if err != nil {
 		_, refused := rueidis.IsRedisErr(err)
 		x.maybe = !refused
-		return redisError(ctx, err)
+		return nil, err
 	}
 	if first, _ := answer[0].AsInt64(); first != 1 {
 		x.leaseGone = true
-		return nil
+		return nil, nil
 	}
-	// From here on the jobs are ours: whatever goes wrong, somebody must look for them.
-	x.maybe = true
-	now, err := answer[1].AsInt64()
-	if err != nil {
-		return fmt.Errorf("claim: %w", err)
+	x.maybe = true // the jobs are ours: if this cannot be read somebody must look for them
+	if x.now, err = answer[1].AsInt64(); err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
 	}
 	sleep, err := answer[2].AsInt64()
 	if err != nil {
-		return fmt.Errorf("claim: %w", err)
+		return nil, fmt.Errorf("claim: %w", err)
 	}
 	x.sleep = time.Duration(sleep) * time.Millisecond
 	if sleep < 0 {
 		x.sleep = -1
 	}
-	arrived := time.Now()
-	ids := make([]string, 0, len(answer)-3)
 	for _, m := range answer[3:] {
 		id, err := m.ToString()
 		if err != nil {
-			return fmt.Errorf("claim: %w", err)
+			return nil, fmt.Errorf("claim: %w", err)
 		}
 		ids = append(ids, id)
 	}
-	x.claimed = make([]*attempt, 0, len(ids))
-	owner := x.runner + "|" + strconv.FormatInt(x.seq, 10) + "|"
-	for len(ids) > 0 {
-		n := min(len(ids), chunk(x.post.mean))
-		keys := make([]string, n)
-		for i, id := range ids[:n] {
-			keys[i] = x.post.lane.job(id)
-		}
-		records, err := conn.Do(ctx, conn.B().Mget().Key(keys...).Build()).ToArray()
-		if err == nil && len(records) != n {
-			err = errors.New("mget: wrong number of answers")
+	x.maybe = false
+	return ids, nil
+}
+
+// portion is a part of what a claim gave, read and ready to start. Each starts while the next is on its way, so that large payloads
+// delay nobody but themselves.
+type portion struct {
+	post    *post
+	runner  string
+	seq     int64
+	now     int64 // Redis' clock at the claim, unix ms
+	arrived time.Time
+	jobs    []*attempt
+	rest    int   // how many are still to come
+	err     error // redis did not give the records: these jobs go back
+}
+
+// fetch reads the records of the next portion, and returns the ids that remain. What cannot be read goes back to the front: the loop
+// learns of every claim.
+func (r *Runner) fetch(x *portion, ids []string) (rest []string) {
+	owner := owner{runner: x.runner, seq: x.seq}.prefix()
+	claimed := func(id string) *attempt {
+		return &attempt{post: x.post, key: claimKey{id, x.seq}, owner: owner, claimed: x.now, arrived: x.arrived}
+	}
+	x.jobs = make([]*attempt, 0, len(ids))
+	for r.fetching.Err() == nil { // a runner that stops starts nothing any more
+		n := min(len(ids), portionSize(x.post.large))
+		records, err := r.read(x.post.lane, ids[:n])
+		if err != nil && n > 1 {
+			x.post.large = maxPayload // these may be much larger than those before: one at a time
+			continue
 		}
 		if err != nil {
-			x.claimed = nil
-			return redisError(ctx, err)
+			x.err = err
+			break
 		}
-		size := 0
+		largest := 0
 		for i, m := range records {
 			raw, err := m.ToString()
-			size += len(raw)
-			a := &attempt{post: x.post, key: claimKey{ids[i], x.seq}, owner: owner, claimed: now, arrived: arrived}
+			largest = max(largest, len(raw))
+			a := claimed(ids[i])
 			a.load([]byte(raw), err)
-			x.claimed = append(x.claimed, a)
+			x.jobs = append(x.jobs, a)
 		}
-		x.post.mean = size / n
-		ids = ids[n:]
+		// The largest of late: a larger one is felt at once, smaller ones make the portions grow by and by.
+		x.post.large = max(largest, x.post.large/2, 1)
+		return ids[n:]
+	}
+	for _, id := range slices.Backward(ids) { // the oldest last: each goes to the front
+		a := claimed(id)
+		a.ack.op = opRequeue
+		x.jobs = append(x.jobs, a)
 	}
 	return nil
 }
 
-// chunk is how many records of a mean size one MGET may ask for: about a mebibyte.
-func chunk(mean int) int { return max(1, min(claimAtOnce, (1<<20)/max(mean, 1))) }
+func (r *Runner) read(l lane, ids []string) ([]rueidis.RedisMessage, error) {
+	ctx, cancel := context.WithTimeout(r.work, r.client.options.CallTimeout)
+	defer cancel()
+	conn, err := r.client.calls.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = l.job(id)
+	}
+	records, err := conn.Do(ctx, conn.B().Mget().Key(keys...).Build()).ToArray()
+	if err == nil && len(records) != len(ids) {
+		err = errors.New("mget: wrong number of answers")
+	}
+	return records, redisError(ctx, err)
+}
+
+// portionBytes is what one MGET may bring: little enough for a slow line, and for Redis to do nothing else meanwhile.
+const portionBytes = 1 << 20
+
+// portionSize is how many records one MGET may ask for when the largest has that size. Of the first nothing is known: it comes alone.
+func portionSize(largest int) int {
+	if largest == 0 {
+		return 1
+	}
+	return max(1, min(claimAtOnce, portionBytes/largest))
+}
 
 // appendAck appends the arguments that ack.lua takes for one job.
 func (a *attempt) appendAck(args []string) []string {
 	ttl := keepGenerated
-	if a.record.own {
+	if a.record.own || a.record.name == "" { // or not read
 		ttl = keepOwn
 	}
 	if a.record.keep > ttl {

@@ -41,6 +41,7 @@ func (l lane) sched() string { return l.tag + ":sched" }
 func (l lane) bell() string  { return l.tag + ":bell" }
 func (l lane) timer() string { return l.tag + ":timer" }
 func (l lane) wk() string    { return l.tag + ":wk" }
+func (l lane) gone() string  { return l.tag + ":gone" }
 func (l lane) dead() string  { return l.tag + ":dead" }
 func (l lane) stat() string  { return l.tag + ":stat" }
 

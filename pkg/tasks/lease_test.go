@@ -118,7 +118,7 @@ func TestAnAckSentTwiceChangesNothing(t *testing.T) {
 		if err := run(t.Context(), conn, registerScript.call([]string{l.lease(name), l.wk()}, name, "5000"))[0].Error(); err != nil {
 			t.Fatal(err)
 		}
-		claim := mustRun(claimScript.call(l.keys(l.act(), l.sched(), l.bell(), l.timer(), l.lease(name)), name, "7", "5"))
+		claim := mustRun(l.claim(name, 7, 5))
 		if len(claim) != 4 {
 			t.Fatalf("claimed %v", claim)
 		}
@@ -222,7 +222,7 @@ func TestAPoisonousJobIsDeadAfterItHasKilledEnoughRunners(t *testing.T) {
 		for i := range 3 {
 			name := newRunnerName()
 			run(t.Context(), conn, registerScript.call([]string{l.lease(name), l.wk()}, name, "5000"))
-			run(t.Context(), conn, claimScript.call(l.keys(l.act(), l.sched(), l.bell(), l.timer(), l.lease(name)), name, "1", "5"))
+			run(t.Context(), conn, l.claim(name, 1, 5))
 			if s := e.status(id); s.State != Running || s.Crashes != i || s.Runner != name {
 				t.Errorf("%+v", s)
 			}
@@ -249,7 +249,7 @@ func (e *env) claimAs(name string, lease time.Duration) {
 	}
 	for _, c := range []scriptCall{
 		registerScript.call([]string{l.lease(name), l.wk()}, name, ms(lease)),
-		claimScript.call(l.keys(l.act(), l.sched(), l.bell(), l.timer(), l.lease(name)), name, "1", "100"),
+		l.claim(name, 1, 100),
 	} {
 		if err := run(context.Background(), conn, c)[0].Error(); err != nil {
 			e.t.Fatal(err)

@@ -135,7 +135,7 @@ func (l *line) try(batch []*entry) error {
 	if err != nil {
 		return err
 	}
-	keys := l.lane.keys(l.lane.sched(), l.lane.bell(), l.lane.stat())
+	keys := l.lane.keys(l.lane.sched(), l.lane.bell(), l.lane.stat(), l.lane.gone())
 	args := make([]string, 0, 1+4*len(batch))
 	args = append(args, strconv.Itoa(l.client.options.MaxPending))
 	for _, e := range batch {

@@ -77,6 +77,9 @@ func (r *Runner) compare(l look) {
 			}
 			continue
 		}
+		if s.post.fetching && s.post.fetch == key.seq {
+			continue // its record is on the way
+		}
 		_, unanswered := r.uncertain[key.seq]
 		stray := l.now-s.owner.claimed > lateClaim.Milliseconds() // no call is under way for that long
 		if settled[key] || !unanswered && !stray {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // proxy stands between a client and Redis and loses answers: the command is executed, the connection breaks, nobody knows.
@@ -15,6 +16,7 @@ type proxy struct {
 	server   string
 	lose     atomic.Pointer[string] // the next request that contains it gets no answer
 	lost     atomic.Int32
+	rate     int // bytes per second from the server; 0: no limit
 	mu       sync.Mutex
 	conns    map[net.Conn]bool
 }
@@ -82,6 +84,9 @@ func (p *proxy) serve() {
 					p.lost.Add(1)
 					far.Close()
 					return
+				}
+				if p.rate > 0 {
+					time.Sleep(time.Duration(n) * time.Second / time.Duration(p.rate))
 				}
 				if _, e := near.Write(b[:n]); err != nil || e != nil {
 					return

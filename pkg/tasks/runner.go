@@ -81,17 +81,19 @@ type counters struct {
 // and tell it facts.
 type Runner struct {
 	// Set once.
-	client  *Client
-	mux     *Mux
-	options RunnerOptions
-	log     *zap.Logger
-	posts   []*post
-	wards   []*ward
-	work    context.Context // handlers and calls; ends after the last word
-	started atomic.Bool
+	client   *Client
+	mux      *Mux
+	options  RunnerOptions
+	log      *zap.Logger
+	posts    []*post
+	wards    []*ward
+	work     context.Context // handlers and calls; ends after the last word
+	fetching context.Context // take more; ends at the stop
+	started  atomic.Bool
 
 	// Facts for the loop.
 	finished  chan *attempt
+	fetched   chan portion
 	exchanged chan exchange
 	rang      chan rang
 	enrolled  chan *lease
@@ -126,14 +128,16 @@ type Runner struct {
 
 // post is a lane that the runner serves. Loop only.
 type post struct {
-	index int
-	lane  lane
-	want  bool       // something may be claimable
-	due   time.Time  // when this runner must look for a scheduled job; zero: not its task
-	acks  []*attempt // ended, Redis does not know yet
-	call  bool       // an exchange is under way
-	mean  int        // bytes of a record, lately; the exchange's
-	asked time.Time  // when it was last asked for jobs
+	index    int
+	lane     lane
+	want     bool       // something may be claimable
+	due      time.Time  // when this runner must look for a scheduled job; zero: not its task
+	acks     []*attempt // ended, Redis does not know yet
+	call     bool       // an exchange is under way
+	fetching bool       // more of the last claim is to come: ends are told meanwhile, but nothing is claimed
+	fetch    int64      // the seq of that claim
+	large    int        // bytes of the largest record, lately; 0 unknown. The exchange's
+	asked    time.Time  // when it was last asked for jobs
 }
 
 // ward is a group of bells that one call can wait for. Loop only.
@@ -163,6 +167,7 @@ func NewRunner(c *Client, mux *Mux, options RunnerOptions) (*Runner, error) {
 	r := &Runner{
 		client: c, mux: mux, options: options, log: options.Log,
 		finished:  make(chan *attempt, min(options.Concurrency, 1024)),
+		fetched:   make(chan portion),
 		exchanged: make(chan exchange),
 		rang:      make(chan rang),
 		enrolled:  make(chan *lease),
@@ -227,6 +232,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	r.work = work
 	fetch, endFetch := context.WithCancel(ctx)
 	defer endFetch()
+	r.fetching = fetch
 
 	go r.enrol(work)
 	r.helpers.Go(func() { r.reapLoop(fetch) })
@@ -281,6 +287,11 @@ func (r *Runner) loop(fetch context.Context) error {
 				default:
 					more = false
 				}
+			}
+		case x := <-r.fetched:
+			r.arrive(x)
+			if x.err != nil {
+				r.stumble(x.err)
 			}
 		case x := <-r.exchanged:
 			r.settle(x)
@@ -348,7 +359,7 @@ func (r *Runner) dispatch(now time.Time) {
 		if now.Sub(p.asked) >= pollEvery {
 			p.want = true // while another queue is busy nobody listens to this one's bell
 		}
-		if p.want && !r.stopping && r.lease != nil {
+		if p.want && !p.fetching && !r.stopping && r.lease != nil {
 			x.n = max(min(r.free(), claimAtOnce), 0)
 		}
 		if x.n > 0 {
@@ -387,7 +398,7 @@ func (p *post) board() []*attempt {
 // idle reports whether a stopping runner has nothing left to do.
 func (r *Runner) idle() bool {
 	for _, p := range r.posts {
-		if p.call || len(p.acks) > 0 {
+		if p.call || p.fetching || len(p.acks) > 0 {
 			return false
 		}
 	}
@@ -444,7 +455,7 @@ func (r *Runner) finish(a *attempt) {
 func (r *Runner) settle(x exchange) {
 	p := x.post
 	p.call = false
-	r.reserved -= x.n
+	r.reserved -= x.n - len(x.portion.jobs) - x.portion.rest // kept for those that were claimed
 	failed := x.ackErr
 	if failed != nil {
 		for _, a := range x.acks {
@@ -460,7 +471,6 @@ func (r *Runner) settle(x exchange) {
 	if x.n > 0 {
 		if x.claimErr != nil {
 			failed = x.claimErr
-			// It may have happened.
 			if x.maybe {
 				r.uncertain[x.seq] = time.Now()
 				r.lookAt = time.Now()
@@ -469,24 +479,31 @@ func (r *Runner) settle(x exchange) {
 			r.loseLease(x.runner)
 		} else {
 			r.counts.claims.Add(1)
-			p.want = len(x.claimed) == x.n
+			p.want = len(x.portion.jobs)+x.portion.rest == x.n
 			p.due = time.Time{}
 			if x.sleep >= 0 {
 				p.due = time.Now().Add(x.sleep)
 			}
-			for _, a := range x.claimed {
-				if a.ack.op == 0 && (r.lease == nil || r.lease.name != x.runner || r.early[a.key]) {
-					a.ack.op = opRequeue // the lease went meanwhile: refused, harmless; or it was cancelled: it ends so
-				}
-				delete(r.early, a.key)
-				r.begin(a)
-			}
 		}
+		r.arrive(x.portion)
 	}
 	if failed != nil {
 		r.stumble(failed)
 	} else {
 		r.recover()
+	}
+}
+
+// arrive starts claimed jobs whose records have come, or gives them back.
+func (r *Runner) arrive(x portion) {
+	r.reserved -= len(x.jobs)
+	x.post.fetching, x.post.fetch = x.rest > 0, x.seq
+	for _, a := range x.jobs {
+		if a.ack.op == 0 && (r.lease == nil || r.lease.name != x.runner || r.early[a.key]) {
+			a.ack.op = opRequeue // the lease went meanwhile: refused, harmless; or it was cancelled: it ends so
+		}
+		delete(r.early, a.key)
+		r.begin(a)
 	}
 }
 

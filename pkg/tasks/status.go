@@ -162,7 +162,7 @@ func (c *Client) Cancel(ctx context.Context, id string) (State, error) {
 	for {
 		// The list of messages to a runner bears its name, and a script must declare its keys: look first, then act if it is
 		// still so. The first look is a guess: most cancelled jobs wait.
-		keys := []string{l.job(id), l.act(), l.sched(), l.stat(), l.ctl(runner)}
+		keys := []string{l.job(id), l.act(), l.sched(), l.stat(), l.gone(), l.ctl(runner)}
 		said, err := run(ctx, conn, cancelScript.call(keys, id, runner, strconv.FormatInt(keepOwn.Milliseconds(), 10)))[0].AsInt64()
 		if err != nil {
 			return "", redisError(ctx, err)

@@ -55,7 +55,7 @@ func TestCancelThatOvertakesTheClaimKeepsTheJobFromStarting(t *testing.T) {
 		if c.cancel {
 			r.cancelEarly(key)
 		}
-		r.settle(exchange{post: p, runner: c.runner, n: 1, seq: key.seq, claimed: []*attempt{{post: p, key: key}}})
+		r.settle(exchange{post: p, runner: c.runner, n: 1, seq: key.seq, portion: portion{post: p, runner: c.runner, jobs: []*attempt{{post: p, key: key}}}})
 		if r.busy != 0 || len(p.acks) != 1 || p.acks[0].ack.op != opRequeue {
 			t.Errorf("%+v: %d run, %d go back", c, r.busy, len(p.acks))
 		}

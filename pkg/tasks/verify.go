@@ -98,6 +98,10 @@ func (b *Books) verifyLane(ctx context.Context, conn rueidis.Client, l lane) err
 	if err != nil {
 		return redisError(ctx, err)
 	}
+	gone, err := conn.Do(ctx, conn.B().Smembers().Key(l.gone()).Build()).AsStrSlice()
+	if err != nil {
+		return redisError(ctx, err)
+	}
 	tokens, err := conn.Do(ctx, conn.B().Llen().Key(l.bell()).Build()).AsInt64()
 	if err != nil {
 		return redisError(ctx, err)
@@ -129,7 +133,7 @@ func (b *Books) verifyLane(ctx context.Context, conn rueidis.Client, l lane) err
 				return err
 			}
 			dropping[rest] = state == stateCancelled
-		case "p0", "p1", "p2", "p3", "act", "sched", "bell", "wk", "stat":
+		case "p0", "p1", "p2", "p3", "act", "sched", "bell", "wk", "stat", "gone":
 			if ttl >= 0 {
 				b.problem("%s has a TTL: jobs would go with it", key)
 			}
@@ -141,7 +145,15 @@ func (b *Books) verifyLane(ctx context.Context, conn rueidis.Client, l lane) err
 			b.problem("%s is no key of ours", key)
 		}
 	}
+	for _, id := range gone {
+		if !dropping[id] || len(places[id]) == 0 || places[id][0] == "act" {
+			b.problem("%s is counted as cancelled in a list, and is none: max_pending would admit too many", id)
+		}
+	}
 	for id, where := range places {
+		if len(where) > 0 && where[0] != "act" && dropping[id] && !slices.Contains(gone, id) {
+			b.problem("%s was cancelled in a list, and is not counted as such: max_pending would admit too few", id)
+		}
 		if len(where) > 1 {
 			b.problem("%s lies in %s", id, strings.Join(where, " and "))
 		}

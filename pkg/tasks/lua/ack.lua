@@ -52,6 +52,9 @@ for i, job in ipairs(jobs) do
       local h = redis.call('GETRANGE', key, 0, HEADER - 1)
       if h == '' then
         add('lost')
+      elseif op == 'q' and state_of(h) == 'c' then
+        -- It was cancelled while it waited, and given back unread.
+        redis.call('PEXPIRE', key, job.ttl)
       elseif op == 'c' then
         redis.call('SET', key, tombstone(key, h, now), 'PX', job.ttl)
         add('cancelled')

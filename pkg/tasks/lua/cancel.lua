@@ -1,5 +1,5 @@
 -- Cancels a job wherever it is.
--- KEYS 1 j:<id>, 2 act, 3 sched, 4 stat, 5 ctl:<the runner that the caller saw>
+-- KEYS 1 j:<id>, 2 act, 3 sched, 4 stat, 5 gone, 6 ctl:<the runner that the caller saw>
 -- ARGV 1 id, 2 that runner ("" none), 3 ttl of the tombstone (ms)
 -- returns 0 there is nothing to cancel, 1 cancelled, 2 its runner was told, 3 another runner has it: look again
 local h = redis.call('GETRANGE', KEYS[1], 0, HEADER - 1)
@@ -12,17 +12,19 @@ if v then
   -- a full Redis admits it, and then what follows.
   redis.call('ZREM', KEYS[3], priority_of(h) .. ARGV[1])
   if string.sub(v, -2) ~= '|X' then redis.call('HSET', KEYS[2], ARGV[1], v .. '|X') end
-  redis.call('RPUSH', KEYS[5], seq .. '|' .. ARGV[1])
-  redis.call('PEXPIRE', KEYS[5], 60000)
+  redis.call('RPUSH', KEYS[6], seq .. '|' .. ARGV[1])
+  redis.call('PEXPIRE', KEYS[6], 60000)
   return 2
 end
 local scheduled = redis.call('ZREM', KEYS[3], priority_of(h) .. ARGV[1])
 local left = tombstone(KEYS[1], h, clock())
--- A pending id still lies in its list: the tombstone stays until a claim has dropped it.
+-- A pending id still lies in its list, for LREM would walk through all of it: the tombstone stays until a claim has dropped it, and
+-- gone says that it waits for nobody.
 if scheduled == 1 then
   redis.call('SET', KEYS[1], left, 'PX', ARGV[3])
 else
   redis.call('SET', KEYS[1], left)
+  redis.call('SADD', KEYS[5], ARGV[1])
 end
 redis.call('HINCRBY', KEYS[4], 'cancelled', 1)
 return 1

@@ -1,10 +1,10 @@
 -- Takes up to n jobs for a runner whose lease lives.
--- KEYS 1-4 p0..p3, 5 act, 6 sched, 7 bell, 8 timer, 9 hb:<runner>
+-- KEYS 1-4 p0..p3, 5 act, 6 sched, 7 bell, 8 timer, 9 gone, 10 hb:<runner>
 -- ARGV 1 runner, 2 seq (never used before by this runner), 3 n, its free slots (1..256)
 -- returns {1, now, sleep, id, id, …}: Redis' clock in ms; sleep is how many ms from now this runner must look again for a
 --      scheduled job, -1 if that is not its task. {0} if the lease is gone: nothing was changed.
 -- Its first write (ZREM or LPOP) is one that a full Redis admits, so all of it passes.
-if redis.call('EXISTS', KEYS[9]) == 0 then return { 0 } end
+if redis.call('EXISTS', KEYS[10]) == 0 then return { 0 } end
 local runner, n, now = ARGV[1], tonumber(ARGV[3]), clock()
 
 -- Due jobs go to the end of their priority's list. 100 at a time bounds how long Redis does nothing else.
@@ -35,7 +35,11 @@ for p = 1, 4 do
     n = n - #ids
   end
 end
-if #owners > 0 then redis.call('HSET', KEYS[5], unpack(owners)) end
+if #owners > 0 then
+  redis.call('HSET', KEYS[5], unpack(owners))
+  -- What was cancelled is dropped by its runner, but does not lie in a list any more.
+  if redis.call('SCARD', KEYS[9]) > 0 then redis.call('SREM', KEYS[9], unpack(answer, 4)) end
+end
 
 -- Something left that may be claimed: wake another runner. With slots left the lists are empty.
 local wake = false

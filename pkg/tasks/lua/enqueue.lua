@@ -1,5 +1,5 @@
 -- Stores jobs that are not there yet.
--- KEYS 1-4 p0..p3, 5 sched, 6 bell, 7 stat, 8.. j:<id>, one per job
+-- KEYS 1-4 p0..p3, 5 sched, 6 bell, 7 stat, 8 gone, 9.. j:<id>, one per job
 -- ARGV 1 how many ids may wait (0: no limit), then four per job: id, priority, due, record
 --      due: "" now, "@ms" by the clock, "+ms" from now
 -- returns per job 1 stored, 0 was there already, -1 the queue is full
@@ -7,13 +7,14 @@
 local limit = tonumber(ARGV[1])
 local room
 if limit > 0 then
-  room = limit - redis.call('ZCARD', KEYS[5])
+  -- What was cancelled while it waited still lies in its list, but waits no more.
+  room = limit - redis.call('ZCARD', KEYS[5]) + redis.call('SCARD', KEYS[8])
   for p = 1, 4 do room = room - redis.call('LLEN', KEYS[p]) end
 end
 local answer, lists, stored, first = {}, { {}, {}, {}, {} }, 0, nil
 local now
-for i = 8, #KEYS do
-  local a = 2 + (i - 8) * 4
+for i = 9, #KEYS do
+  local a = 2 + (i - 9) * 4
   local id, priority, due, record = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
   if room and room <= 0 then
     answer[#answer + 1] = redis.call('EXISTS', KEYS[i]) == 1 and 0 or -1
