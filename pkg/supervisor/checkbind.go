@@ -42,22 +42,11 @@ func (ck *checker) inherited(name string) error {
 // bindTCP binds, but does not listen: so no client ever reaches the socket, and a supervisor that starts at this moment gets the
 // address nevertheless.
 func (ck *checker) bindTCP(b Bind) error {
-	addr, family, err := resolve(b)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) && family == unix.AF_INET6 && b.Network == "tcp" && isWildcard(addr) {
-		family, addr = unix.AF_INET, &unix.SockaddrInet4{Port: addr.(*unix.SockaddrInet6).Port} // a machine without IPv6
-		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	}
+	fd, addr, err := b.Socket()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := setOptions(fd, family, b, addr); err != nil {
-		return err
-	}
 	err = unix.Bind(fd, addr)
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):

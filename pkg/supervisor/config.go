@@ -44,8 +44,6 @@ func Defaults() *Config {
 	}
 }
 
-func (c *Config) logPaths() logPaths { return logPaths{streamOut: c.AccessLog, streamErr: c.ErrorLog} }
-
 // PoolConfig is one [pool.NAME] section: workers that run the same command on the same sockets.
 type PoolConfig struct {
 	Name    string

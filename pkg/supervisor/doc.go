@@ -26,7 +26,7 @@
 //
 //	supervisor.go   the loop, start and stop            config.go …     the configuration: settings.go has the table
 //	reconcile.go    wanted against actual               listeners.go    sockets; steer.go and refuse.go where connections go
-//	reload.go       a change of generation              process.go      one child; stub.go what runs between fork and exec
+//	reload.go       a change of generation              process.go      one child; usage.go what it uses; stub.go what runs between fork and exec
 //	worker.go       states, deadlines, exits            notify.go       sd_notify of one worker
 //	pool.go         slots, spawning, back-off           output.go       its output; sink.go the log files
 //	limits.go       lifetime, memory, heartbeat         machine.go      what /proc and the cgroup say

@@ -25,7 +25,7 @@ func TestSaysHowAWorkerFailedToStart(t *testing.T) {
 		{"hang", "worker never sent READY=1 within boot_timeout", "boot_timeout"},
 	} {
 		t.Run(c.mode, func(t *testing.T) {
-			pool := testPool(c.mode).onPort()
+			pool := onPort(testPool(c.mode))
 			pool.BootTimeout = 200 * time.Millisecond
 			m := startMaster(t, testConfig(pool))
 			m.await(c.message, 1)
@@ -42,7 +42,7 @@ func TestSaysHowAWorkerFailedToStart(t *testing.T) {
 func TestSaysHowAReadyWorkerDied(t *testing.T) {
 	for mode, reason := range map[string]string{"serve-then-exit:7": "exit:7", "segv": "crash:SIGSEGV", "panic": "crash:panic"} {
 		t.Run(mode, func(t *testing.T) {
-			m := startMaster(t, testConfig(testPool(mode).onPort()))
+			m := startMaster(t, testConfig(onPort(testPool(mode))))
 			died := m.await("worker died", 1).ContextMap()
 			if died["reason"] != reason {
 				t.Errorf("reason %v, want %s", died["reason"], reason)
@@ -61,7 +61,7 @@ func TestCommandThatCannotBeExecuted(t *testing.T) {
 	os.WriteFile(plain, []byte("x"), 0o644)
 	for _, command := range []string{"/no/such/worker", plain, "no-such-worker-in-path", dir} {
 		t.Run(command, func(t *testing.T) {
-			pool := testPool("").onPort()
+			pool := onPort(testPool(""))
 			pool.Command = []string{command}
 			m := startMaster(t, testConfig(pool))
 			cause := m.await("worker command cannot be executed", 1).ContextMap()["cause"].(string)
@@ -84,7 +84,7 @@ func TestBinaryThatIsBeingWrittenIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Write(self)
-	pool := testPool("serve").onPort()
+	pool := onPort(testPool("serve"))
 	pool.Command = []string{path}
 	m := startMaster(t, testConfig(pool))
 	m.await("worker starts", 1)
@@ -96,7 +96,7 @@ func TestBinaryThatIsBeingWrittenIsTriedAgain(t *testing.T) {
 }
 
 func TestWorkerThatIgnoresTermIsKilled(t *testing.T) {
-	pool := testPool("ignore-term").onPort()
+	pool := onPort(testPool("ignore-term"))
 	pool.GracefulTimeout = 100 * time.Millisecond
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
@@ -113,7 +113,7 @@ func TestWorkerThatIgnoresTermIsKilled(t *testing.T) {
 }
 
 func TestFloodOfNotificationsLeavesTheLoopCalm(t *testing.T) {
-	pool := testPool("flood").onPort()
+	pool := onPort(testPool("flood"))
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
 	for range 50 { // the loop answers all the while
@@ -130,7 +130,7 @@ func TestFloodOfNotificationsLeavesTheLoopCalm(t *testing.T) {
 }
 
 func TestWorkerThatClosesItsOutputLivesOn(t *testing.T) {
-	m := startMaster(t, testConfig(testPool("close-stdout").onPort()))
+	m := startMaster(t, testConfig(onPort(testPool("close-stdout"))))
 	m.await("pool serves", 1)
 	mustGet(t, m.addr(), "/")
 	if n := m.count("worker gone") + m.count("worker died"); n > 0 {
@@ -140,7 +140,7 @@ func TestWorkerThatClosesItsOutputLivesOn(t *testing.T) {
 
 func TestWhatAWorkerLeavesBehindGoesWithIt(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "child")
-	m := startMaster(t, testConfig(testPool("forks:"+file).onPort()))
+	m := startMaster(t, testConfig(onPort(testPool("forks:"+file))))
 	m.await("worker died", 1)
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -168,7 +168,7 @@ func TestWorkerSeesOnlyWhatIsMeantForIt(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	file := filepath.Join(t.TempDir(), "seen")
-	pool := testPool("environment:" + file).onPort()
+	pool := onPort(testPool("environment:" + file))
 	pool.Env["OVERRIDDEN"] = "env"
 	pool.EnvFromFile = map[string]string{"OVERRIDDEN": "file", "FROM_FILE": "yes"}
 	pool.Chdir = "/usr"
@@ -214,7 +214,7 @@ func TestWorkerSeesOnlyWhatIsMeantForIt(t *testing.T) {
 
 func TestWorkerGetsDefaultSignals(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "seen")
-	pool := testPool("").onPort()
+	pool := onPort(testPool(""))
 	pool.Command = []string{"/bin/sh", "-c", "grep -E 'SigIgn|SigBlk' /proc/self/status >" + file + "; sleep 60"}
 	pool.Ready = ReadyExec
 	// As under nohup; TTIN is one that Go's runtime leaves alone.
@@ -236,7 +236,7 @@ func TestKillNineOfOneWorkerLeavesNothingBehind(t *testing.T) {
 	if os.Getenv("PROVE") != "" {
 		times = 1000
 	}
-	pool := testPool("serve").onPort()
+	pool := onPort(testPool("serve"))
 	pool.Workers = 2
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
@@ -280,7 +280,7 @@ func TestKillNineOfOneWorkerLeavesNothingBehind(t *testing.T) {
 }
 
 func TestKillNineOfAllRefusesNoConnection(t *testing.T) {
-	pool := testPool("serve").onPort()
+	pool := onPort(testPool("serve"))
 	pool.Workers = 3
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
@@ -322,7 +322,7 @@ func TestKillNineOfAllRefusesNoConnection(t *testing.T) {
 }
 
 func TestSilentWorkerIsHungButOnlyIfItEverBeat(t *testing.T) {
-	pool := testPool("watchdog").onPort()
+	pool := onPort(testPool("watchdog"))
 	pool.HeartbeatTimeout = 2 * time.Second
 	m := startMaster(t, testConfig(pool))
 	e := m.await("worker is hung", 1)
@@ -330,7 +330,7 @@ func TestSilentWorkerIsHungButOnlyIfItEverBeat(t *testing.T) {
 	if got := m.await("worker gone", 1).ContextMap()["reason"]; got != "heartbeat" {
 		t.Errorf("%v: reason %v", e, got)
 	}
-	never := testPool("serve").onPort()
+	never := onPort(testPool("serve"))
 	never.HeartbeatTimeout = time.Second
 	m = startMaster(t, testConfig(never))
 	m.await("pool serves", 1)
@@ -349,7 +349,7 @@ func (m *master) lastTickNumber() (at time.Time) {
 }
 
 func TestMemoryOverTheLimitIsRecycled(t *testing.T) {
-	pool := testPool("memory:200").onPort()
+	pool := onPort(testPool("memory:200"))
 	pool.MaxMemory = 100 << 20
 	m := startMaster(t, testConfig(pool))
 	if got := m.await("worker drains", 1).ContextMap()["reason"]; got != "memory" {
@@ -388,7 +388,7 @@ func TestOutputArrivesWholeAndPrefixed(t *testing.T) {
 }
 
 func TestReopenedLogGetsAllThatFollows(t *testing.T) {
-	cfg := testConfig(testPool("usr1").onPort())
+	cfg := testConfig(onPort(testPool("usr1")))
 	m := startMaster(t, cfg)
 	m.await("pool serves", 1)
 	old := cfg.AccessLog + ".1"
@@ -413,7 +413,7 @@ func TestReopenedLogGetsAllThatFollows(t *testing.T) {
 }
 
 func TestForeignWorkerWithoutHandlerSurvivesUSR1(t *testing.T) {
-	m := startMaster(t, testConfig(testPool("").sleeping()))
+	m := startMaster(t, testConfig(sleeping(testPool(""))))
 	m.await("pool serves", 1)
 	pid := m.pids()[0]
 	m.signal(syscall.SIGUSR1)
@@ -425,13 +425,13 @@ func TestForeignWorkerWithoutHandlerSurvivesUSR1(t *testing.T) {
 }
 
 // sleeping makes the workers a program that knows nothing of us.
-func (p *PoolConfig) sleeping() *PoolConfig {
+func sleeping(p *PoolConfig) *PoolConfig {
 	p.Command, p.Ready = []string{"/bin/sleep", "600"}, ReadyExec
 	return p
 }
 
 func TestScaleBySignals(t *testing.T) {
-	m := startMaster(t, testConfig(testPool("").sleeping()))
+	m := startMaster(t, testConfig(sleeping(testPool(""))))
 	m.await("pool serves", 1)
 	for i := range 50 {
 		m.signal(syscall.SIGTTIN)
@@ -445,7 +445,7 @@ func TestScaleBySignals(t *testing.T) {
 }
 
 func TestTermTwiceAndThenIntStopsQuickly(t *testing.T) {
-	pool := testPool("serve").onPort()
+	pool := onPort(testPool("serve"))
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
 	addr := m.addr()
@@ -468,7 +468,7 @@ func TestTermTwiceAndThenIntStopsQuickly(t *testing.T) {
 }
 
 func TestWorkerStoppedFromOutsideIsReplaced(t *testing.T) {
-	m := startMaster(t, testConfig(testPool("serve").onPort()))
+	m := startMaster(t, testConfig(onPort(testPool("serve"))))
 	m.await("pool serves", 1)
 	syscall.Kill(m.pids()[0], syscall.SIGTERM)
 	m.await("worker ready", 2)

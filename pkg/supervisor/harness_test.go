@@ -50,7 +50,7 @@ func testPool(mode string) *PoolConfig {
 }
 
 // onPort gives the pool an address with a free port.
-func (p *PoolConfig) onPort() *PoolConfig {
+func onPort(p *PoolConfig) *PoolConfig {
 	p.Bind = []Bind{{Name: p.Name, Network: "tcp", Address: "127.0.0.1:0"}}
 	return p
 }

@@ -6,14 +6,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// usage is what the kernel says of a process.
-type usage struct {
-	memory   int64         // resident bytes
-	run      time.Duration // CPU time of all threads
-	delay    time.Duration // time that its threads waited for a CPU
-	runnable bool          // a thread wants the CPU now
-}
-
 const (
 	memorySamples = 3 // in a row above max_memory: a spike of one sample is nothing
 

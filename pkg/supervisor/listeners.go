@@ -119,68 +119,12 @@ func (s *bindSockets) setNonblock(fd int) error {
 
 // openTCP binds slot 0, without SO_REUSEPORT: see listen.
 func (s *bindSockets) openTCP() error {
-	addr, family, err := resolve(s.bind)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) && family == unix.AF_INET6 && s.bind.Network == "tcp" && isWildcard(addr) {
-		family, addr = unix.AF_INET, &unix.SockaddrInet4{Port: addr.(*unix.SockaddrInet6).Port} // a machine without IPv6
-		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	}
+	fd, addr, err := s.bind.Socket()
 	if err != nil {
 		return err
 	}
 	s.slots = []int{fd}
-	if err := setOptions(fd, family, s.bind, addr); err != nil {
-		return err
-	}
 	return unix.Bind(fd, addr)
-}
-
-// setOptions sets the options that a server's socket has in Go.
-func setOptions(fd, family int, b Bind, addr unix.Sockaddr) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return err
-	}
-	if family == unix.AF_INET6 {
-		only := 1
-		if b.Network == "tcp" && isWildcard(addr) {
-			only = 0 // ":8080" means both families
-		}
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
-	}
-	return nil
-}
-
-func isWildcard(addr unix.Sockaddr) bool {
-	switch a := addr.(type) {
-	case *unix.SockaddrInet6:
-		return a.Addr == [16]byte{}
-	case *unix.SockaddrInet4:
-		return a.Addr == [4]byte{}
-	}
-	return false
-}
-
-func resolve(b Bind) (unix.Sockaddr, int, error) {
-	a, err := net.ResolveTCPAddr(b.Network, b.Address)
-	if err != nil {
-		return nil, 0, err
-	}
-	if ip := a.IP.To4(); b.Network == "tcp4" || ip != nil {
-		sa := &unix.SockaddrInet4{Port: a.Port}
-		copy(sa.Addr[:], ip)
-		return sa, unix.AF_INET, nil
-	}
-	sa := &unix.SockaddrInet6{Port: a.Port}
-	copy(sa.Addr[:], a.IP.To16())
-	if a.Zone != "" {
-		if ifi, err := net.InterfaceByName(a.Zone); err == nil {
-			sa.ZoneId = uint32(ifi.Index)
-		}
-	}
-	return sa, unix.AF_INET6, nil
 }
 
 // openUnix makes a unix socket with the owner and mode of the config before anybody can connect to it.
@@ -251,18 +195,6 @@ func removeStale(path string) error {
 	return os.Remove(path)
 }
 
-func kind(mode fs.FileMode) string {
-	switch {
-	case mode&fs.ModeSymlink != 0:
-		return "a symbolic link"
-	case mode.IsDir():
-		return "a directory"
-	case mode.IsRegular():
-		return "a regular file"
-	}
-	return "a special file"
-}
-
 // listen makes the kernel take connections. All addresses are bound before any of them listens.
 //
 // Slot 0 listens before it gets SO_REUSEPORT: two supervisors that start in the same moment can both bind (SO_REUSEADDR lets them, and
@@ -301,18 +233,11 @@ func (s *bindSockets) forSlot(slot int) (int, error) {
 
 // join adds a socket to the group.
 func (s *bindSockets) join(backlog int) (int, error) {
-	family := unix.AF_INET
-	if _, ok := s.local.(*unix.SockaddrInet6); ok {
-		family = unix.AF_INET6
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := s.bind.SocketFor(s.local)
 	if err != nil {
 		return -1, err
 	}
-	err = setOptions(fd, family, s.bind, s.local)
-	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-	}
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	if err == nil {
 		err = unix.Bind(fd, s.local)
 	}

@@ -231,7 +231,7 @@ func TestInheritedSocketFromSystemd(t *testing.T) {
 
 // 200 connections in the queue of a busy worker, then TERM: every one that was accepted by the kernel is answered.
 func TestStopAnswersWhatIsQueued(t *testing.T) {
-	m := startMaster(t, testConfig(testPool("slow-accept").onPort()))
+	m := startMaster(t, testConfig(onPort(testPool("slow-accept"))))
 	m.await("pool serves", 1)
 	addr := m.addr()
 	const clients = 200

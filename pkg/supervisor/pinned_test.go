@@ -92,7 +92,7 @@ func TestRespawnRunsTheProgramOfItsGeneration(t *testing.T) {
 			}
 			path := filepath.Join(dir, "app")
 			old := install(t, path)
-			pool := testPool("worker").onPort()
+			pool := onPort(testPool("worker"))
 			pool.Command, pool.User = []string{path}, user
 			m := startMaster(t, testConfig(pool))
 			m.await("pool serves", 1)
@@ -153,7 +153,7 @@ func TestRespawnRunsInTheDirectoryOfItsGeneration(t *testing.T) {
 		}
 	}
 	link("1")
-	pool := testPool("worker").onPort()
+	pool := onPort(testPool("worker"))
 	pool.Command, pool.Chdir = []string{"./app"}, current
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
@@ -189,7 +189,7 @@ func TestScriptsRunByPath(t *testing.T) {
 		}
 	}
 	write("1")
-	pool := testPool("worker").onPort()
+	pool := onPort(testPool("worker"))
 	pool.Command = []string{path}
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)

@@ -44,12 +44,12 @@ func (s *bindSockets) turnAway() (err error) {
 	from := unix.Sockaddr(&unix.SockaddrInet4{})
 	switch a := to.(type) {
 	case *unix.SockaddrInet4:
-		if isWildcard(a) {
+		if a.Addr == [4]byte{} {
 			to = &unix.SockaddrInet4{Port: a.Port, Addr: [4]byte{127, 0, 0, 1}}
 		}
 	case *unix.SockaddrInet6:
 		family, sourcePort, from = unix.AF_INET6, 40, &unix.SockaddrInet6{}
-		if isWildcard(a) {
+		if a.Addr == [16]byte{} {
 			to = &unix.SockaddrInet6{Port: a.Port, Addr: [16]byte{15: 1}}
 		}
 	}

@@ -244,8 +244,8 @@ func (s *Supervisor) commit() {
 	before := s.cfg
 	s.cfg, s.generation = r.cfg, r.generation
 	s.level.SetLevel(logLevel(r.cfg.LogLevel))
-	if before.logPaths() != r.cfg.logPaths() {
-		s.openLogs(r.cfg.logPaths())
+	if logPathsOf(before) != logPathsOf(r.cfg) {
+		s.openLogs(logPathsOf(r.cfg))
 	}
 	if before.PIDFile != r.cfg.PIDFile {
 		s.log.Warn("pidfile changes only with a restart", zap.String("in use", before.PIDFile), zap.String("configured", r.cfg.PIDFile))

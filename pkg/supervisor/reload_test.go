@@ -227,7 +227,7 @@ func TestReloadRenamesABindAndItsPool(t *testing.T) {
 }
 
 func TestReloadMovesTheLogs(t *testing.T) {
-	cfg := testConfig(testPool("").sleeping())
+	cfg := testConfig(sleeping(testPool("")))
 	m := startMaster(t, cfg)
 	m.await("pool serves", 1)
 	moved := *cfg
@@ -243,7 +243,7 @@ func TestReloadMovesTheLogs(t *testing.T) {
 
 // A log that nobody reads (a terminal under ^S, a paused pager) must not stop supervision: deaths are seen, slots refilled, signals obeyed.
 func TestOutputThatNobodyReadsStopsNothing(t *testing.T) {
-	pool := testPool("chatter").onPort()
+	pool := onPort(testPool("chatter"))
 	pool.Workers = 2
 	cfg := testConfig(pool)
 	fifo := t.TempDir() + "/log"
@@ -270,7 +270,7 @@ func TestOutputThatNobodyReadsStopsNothing(t *testing.T) {
 
 // Two workers that write as fast as they can do not take the operator's lines away.
 func TestOurOwnLinesComeThroughAFlood(t *testing.T) {
-	pool := testPool("chatter").onPort()
+	pool := onPort(testPool("chatter"))
 	pool.Workers = 2
 	cfg := testConfig(pool)
 	cfg.AccessLog = os.DevNull

@@ -109,7 +109,7 @@ func (s *Supervisor) openLogs(paths logPaths) {
 
 // reopenLogs reopens our files and passes the wish on: by command, or by USR1 to a ready program that has a handler for it.
 func (s *Supervisor) reopenLogs() {
-	s.openLogs(s.cfg.logPaths())
+	s.openLogs(logPathsOf(s.cfg))
 	for _, p := range s.pools {
 		for _, w := range p.workers() {
 			switch {

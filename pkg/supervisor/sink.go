@@ -37,6 +37,10 @@ type sink struct {
 // logPaths are the files of both streams; "-" or "": stdout and stderr.
 type logPaths [numStreams]string
 
+func logPathsOf(cfg *Config) logPaths {
+	return logPaths{streamOut: cfg.AccessLog, streamErr: cfg.ErrorLog}
+}
+
 // piece is something to write, or a wish: open the files at these paths, or end. A wish is answered on reply.
 type piece struct {
 	stream stream

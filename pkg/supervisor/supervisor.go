@@ -75,7 +75,7 @@ func New(cfg *Config, opts Options) (*Supervisor, error) {
 }
 
 func open(cfg *Config, opts Options, inherited map[string][]int) (*Supervisor, error) {
-	out, err := newSink(cfg.logPaths())
+	out, err := newSink(logPathsOf(cfg))
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestServesReloadsAndStops(t *testing.T) {
-	pool := testPool("worker").onPort()
+	pool := onPort(testPool("worker"))
 	pool.Workers = 3
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
@@ -50,7 +50,7 @@ func TestServesReloadsAndStops(t *testing.T) {
 }
 
 func TestFailedReloadChangesNothing(t *testing.T) {
-	pool := testPool("serve").onPort()
+	pool := onPort(testPool("serve"))
 	pool.Workers = 2
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
@@ -82,7 +82,7 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 }
 
 func TestNoWorkerBecomesReady(t *testing.T) {
-	m := startMaster(t, testConfig(testPool("exit:1").onPort()))
+	m := startMaster(t, testConfig(onPort(testPool("exit:1"))))
 	began := time.Now()
 	if err := m.wait(); !errors.Is(err, ErrNotReady) {
 		t.Errorf("got %v, want ErrNotReady", err)
@@ -94,7 +94,7 @@ func TestNoWorkerBecomesReady(t *testing.T) {
 
 // A worker that does not know the scoreboard's version runs unscored, is told by commands all the same, and the log says what has no effect.
 func TestWorkerOfAnotherVersionRunsUnscored(t *testing.T) {
-	pool := testPool("other-version").onPort()
+	pool := onPort(testPool("other-version"))
 	pool.MaxRequests, pool.HeartbeatTimeout = 5, 2*time.Second
 	cfg := testConfig(pool)
 	m := startMaster(t, cfg)

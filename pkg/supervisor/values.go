@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,9 +54,6 @@ type countKind struct {
 	min, max int
 	auto     func() int // what "auto" means; nil: it means nothing
 }
-
-// cores gives the processors that we may use: the cgroup's quota counts.
-func cores() int { return runtime.GOMAXPROCS(0) }
 
 func (k countKind) parse(v any, to any) (string, error) {
 	what := `a whole number, such as 4`

@@ -121,6 +121,20 @@ func checkVariable(name, value string) error {
 	return nil
 }
 
+// scrubbed are variables of our own life that no worker may see: the real systemd's sockets, tableflip's mark, our contracts.
+func scrubbed(name string) bool {
+	switch name {
+	case "NOTIFY_SOCKET", "MAINPID", "FDSTORE":
+		return true
+	}
+	for _, prefix := range []string{"LISTEN_", "WATCHDOG_", "TABLEFLIP_", "SUPERVISOR_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 func isVariableName(s string) bool {
 	for i, r := range s {
 		letter := r == '_' || (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z')

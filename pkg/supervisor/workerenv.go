@@ -8,20 +8,6 @@ import (
 
 // What a worker finds in its environment beside the contracts of pkg/protocol.
 
-// scrubbed are variables of our own life that no worker may see: the real systemd's sockets, tableflip's mark, our contracts.
-func scrubbed(name string) bool {
-	switch name {
-	case "NOTIFY_SOCKET", "MAINPID", "FDSTORE":
-		return true
-	}
-	for _, prefix := range []string{"LISTEN_", "WATCHDOG_", "TABLEFLIP_", "SUPERVISOR_"} {
-		if strings.HasPrefix(name, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
 // baseEnv is our environment without what is ours, overlaid by env_file and env.
 func baseEnv(cfg *PoolConfig) []string {
 	var env []string
@@ -68,6 +54,26 @@ func addRuntimeEnv(env []string, l launch) []string {
 		env = append(env, "GOTRACEBACK=all") // a dump shows every goroutine, not only the one that got the signal
 	}
 	return env
+}
+
+// memoryShare gives GOMEMLIMIT for a worker: 0.9 × the cgroup's limit / all workers, and not more than 0.9 × max_memory.
+func (s *Supervisor) memoryShare(cfg *PoolConfig, generation int) int64 {
+	var share int64
+	if limit := memoryLimit(); limit > 0 {
+		workers := 0
+		whole := s.cfg
+		if s.reload != nil && generation == s.reload.generation {
+			whole = s.reload.cfg
+		}
+		for _, p := range whole.Pools {
+			workers += p.Workers
+		}
+		share = limit / 10 * 9 / int64(max(1, workers))
+	}
+	if most := cfg.MaxMemory / 10 * 9; most > 0 && (share == 0 || most < share) {
+		share = most
+	}
+	return share
 }
 
 func setEnv(env []string, name, value string) []string {

@@ -4,57 +4,13 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
-
-	"github.com/prometheus/procfs"
 )
 
-// What the kernel says of this machine, of our cgroup and of our children.
-
-// Usage reads the child's memory and CPU from /proc.
-func (c *child) Usage() (usage, error) {
-	proc, err := procfs.NewProc(c.pid)
-	if err != nil {
-		return usage{}, err
-	}
-	stat, err := proc.Stat()
-	if err != nil {
-		return usage{}, err
-	}
-	u := usage{memory: int64(stat.ResidentMemory())}
-	threads, err := procfs.AllThreads(c.pid)
-	if err != nil {
-		return u, nil
-	}
-	for _, t := range threads {
-		if sched, err := t.Schedstat(); err == nil {
-			u.run += time.Duration(sched.RunningNanoseconds)
-			u.delay += time.Duration(sched.WaitingNanoseconds)
-		}
-		if st, err := t.Stat(); err == nil && st.State == "R" {
-			u.runnable = true
-		}
-	}
-	return u, nil
-}
-
-// Catches reads whether the child has a handler for the signal.
-func (c *child) Catches(sig syscall.Signal) bool {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(c.pid) + "/status")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(text)) {
-		if hex, ok := strings.CutPrefix(line, "SigCgt:"); ok {
-			caught, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-			return err == nil && caught&(1<<(uint(sig)-1)) != 0
-		}
-	}
-	return false
-}
+// cores gives the processors that we may use: the cgroup's quota counts.
+func cores() int { return runtime.GOMAXPROCS(0) }
 
 // cgroupFile finds a file of our memory cgroup, of version 2 or 1.
 func cgroupFile(v2, v1 string) (string, bool) {
@@ -122,24 +78,4 @@ func memoryLimit() int64 {
 		return 0
 	}
 	return limit
-}
-
-// memoryShare gives GOMEMLIMIT for a worker: 0.9 × the cgroup's limit / all workers, and not more than 0.9 × max_memory.
-func (s *Supervisor) memoryShare(cfg *PoolConfig, generation int) int64 {
-	var share int64
-	if limit := memoryLimit(); limit > 0 {
-		workers := 0
-		whole := s.cfg
-		if s.reload != nil && generation == s.reload.generation {
-			whole = s.reload.cfg
-		}
-		for _, p := range whole.Pools {
-			workers += p.Workers
-		}
-		share = limit / 10 * 9 / int64(max(1, workers))
-	}
-	if most := cfg.MaxMemory / 10 * 9; most > 0 && (share == 0 || most < share) {
-		share = most
-	}
-	return share
 }
