@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/machine"
 )
 
 // Check finds out whether a start or a reload with this configuration would work, without disturbing anything: what a deploy
@@ -18,7 +20,7 @@ import (
 // An address that the running instance holds is fine. The running instance is the process that holds the lock of this pidfile.
 func (c *Config) Check() (summary string, err error) {
 	ck := checker{cfg: c}
-	ck.instance, err = runningInstance(c.PIDFile)
+	ck.instance, err = machine.LockHolder(c.PIDFile)
 	if err != nil {
 		ck.problems.add(c.sources["supervisor.pidfile"], "supervisor.pidfile", "%v", err)
 	}
@@ -140,7 +142,7 @@ func isExecutable(path string) error {
 	case err != nil:
 		return withoutPath(err)
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("is %s, not a program", kind(info.Mode()))
+		return fmt.Errorf("is %s, not a program", machine.FileKind(info.Mode()))
 	case info.Mode()&0o111 == 0:
 		return fmt.Errorf("is not executable (mode %04o)", info.Mode().Perm())
 	}
@@ -149,10 +151,10 @@ func isExecutable(path string) error {
 
 // rights looks whether we may do to a worker what the pool asks for.
 func (ck *checker) rights(p *PoolConfig) {
-	if u, err := lookupUser(p.User); p.User != "" && err == nil && u.Uid != strconv.Itoa(os.Geteuid()) && !capable(unix.CAP_SETUID) {
+	if u, err := machine.LookupUser(p.User); p.User != "" && err == nil && u.Uid != strconv.Itoa(os.Geteuid()) && !capable(unix.CAP_SETUID) {
 		ck.problems.add(ck.at(p, "user"), poolKey(p, "user"), "only root may run workers as %s", p.User)
 	}
-	if gid, err := lookupGroup(p.Group); p.Group != "" && err == nil && gid != os.Getegid() && !capable(unix.CAP_SETGID) {
+	if gid, err := machine.LookupGroup(p.Group); p.Group != "" && err == nil && gid != os.Getegid() && !capable(unix.CAP_SETGID) {
 		ck.problems.add(ck.at(p, "group"), poolKey(p, "group"), "only root may run workers with the group %s", p.Group)
 	}
 	var limit unix.Rlimit

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/machine"
 )
 
 // envTestInstance makes the test binary a process that holds a pidfile's lock: a running instance without any address.
@@ -181,7 +183,7 @@ func TestCheckRefusesWhatSomebodyElseHolds(t *testing.T) {
 	dir := t.TempDir()
 	pidfile := filepath.Join(dir, "pid")
 	pid := startInstance(t, pidfile)
-	if got, err := runningInstance(pidfile); got != pid || err != nil {
+	if got, err := machine.LockHolder(pidfile); got != pid || err != nil {
 		t.Fatalf("running instance %d, %v, want %d", got, err, pid)
 	}
 	tcp := listen(t, "tcp", "127.0.0.1:0")
@@ -202,12 +204,12 @@ func TestAPidfileWithoutALockIsNobodys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if pid, err := runningInstance(path); pid != 0 || err != nil {
+		if pid, err := machine.LockHolder(path); pid != 0 || err != nil {
 			t.Errorf("%s: %d, %v", name, pid, err)
 		}
 		f.Close()
 	}
-	if pid, err := runningInstance(filepath.Join(dir, "missing")); pid != 0 || err != nil {
+	if pid, err := machine.LockHolder(filepath.Join(dir, "missing")); pid != 0 || err != nil {
 		t.Errorf("missing: %d, %v", pid, err)
 	}
 	tcp := listen(t, "tcp", "127.0.0.1:0")

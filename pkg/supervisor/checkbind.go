@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/machine"
 )
 
 // bind looks whether an address could be bound, by a start or by a reload of the running instance.
@@ -61,22 +63,22 @@ func (ck *checker) bindTCP(b Bind) error {
 
 // holderOf is nil when all that is in an address's way belongs to the running instance.
 func (ck *checker) holderOf(b Bind, addr unix.Sockaddr) error {
-	found, err := tcpListeners()
+	found, err := machine.TCPListeners()
 	if err != nil {
 		return fmt.Errorf("in use, and one cannot see by whom: %w", err)
 	}
 	var strangers []int
 	conflicts, ours := 0, 0
 	for _, s := range found {
-		if !conflict(b, addr, s.address) {
+		if !conflict(b, addr, s.Address) {
 			continue
 		}
 		conflicts++
-		if ck.instance != 0 && holdsSocket(ck.instance, s.inode) {
+		if ck.instance != 0 && machine.HoldsSocket(ck.instance, s.Inode) {
 			ours++
 			continue
 		}
-		for _, pid := range socketHolders(s.inode) {
+		for _, pid := range machine.SocketHolders(s.Inode) {
 			if !slices.Contains(strangers, pid) {
 				strangers = append(strangers, pid)
 			}
@@ -89,7 +91,7 @@ func (ck *checker) holderOf(b Bind, addr unix.Sockaddr) error {
 	if ck.instance == 0 {
 		hint = " (if that is the supervisor to reload: a check knows it by its pidfile)"
 	}
-	return fmt.Errorf("address already in use by %s%s", describe(strangers), hint)
+	return fmt.Errorf("address already in use by %s%s", machine.NameProcesses(strangers), hint)
 }
 
 // conflict reports whether a listening socket stands in the way of an address.
@@ -131,9 +133,9 @@ func (ck *checker) bindUnix(b Bind) error {
 	case err != nil:
 		return withoutPath(err)
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is in the way: %s, not a socket; remove it or bind elsewhere", path, kind(info.Mode()))
+		return fmt.Errorf("%s is in the way: %s, not a socket; remove it or bind elsewhere", path, machine.FileKind(info.Mode()))
 	}
-	if inode, ok := unixListener(path); ok && ck.instance != 0 && holdsSocket(ck.instance, inode) {
+	if inode, ok := machine.UnixListener(path); ok && ck.instance != 0 && machine.HoldsSocket(ck.instance, inode) {
 		return nil
 	}
 	conn, err := net.Dial("unix", path)
@@ -147,17 +149,17 @@ func (ck *checker) bindUnix(b Bind) error {
 		return fmt.Errorf("cannot tell whether it is in use: %w", err)
 	}
 	var pids []int
-	if inode, ok := unixListener(path); ok {
-		pids = socketHolders(inode)
+	if inode, ok := machine.UnixListener(path); ok {
+		pids = machine.SocketHolders(inode)
 	}
 	if conn != nil {
 		defer conn.Close()
 		if raw, err := conn.(*net.UnixConn).SyscallConn(); err == nil && len(pids) == 0 {
-			pids = append(pids, ownerPID(raw))
+			pids = append(pids, machine.PeerPID(raw))
 		}
 	}
 	if ck.instance != 0 && slices.Contains(pids, ck.instance) {
 		return nil
 	}
-	return fmt.Errorf("another process listens there: %s", describe(pids))
+	return fmt.Errorf("another process listens there: %s", machine.NameProcesses(pids))
 }

@@ -26,10 +26,10 @@
 //
 //	supervisor.go   the loop, start and stop            config.go …     the configuration: settings.go has the table
 //	reconcile.go    wanted against actual               listeners.go    sockets; steer.go and refuse.go where connections go
-//	reload.go       a change of generation              process.go      one child; usage.go what it uses; stub.go what runs between fork and exec
+//	reload.go       a change of generation              process.go      one child; stub.go what runs between fork and exec
 //	worker.go       states, deadlines, exits            notify.go       sd_notify of one worker
 //	pool.go         slots, spawning, back-off           output.go       its output; sink.go the log files
-//	limits.go       lifetime, memory, heartbeat         machine.go      what /proc and the cgroup say
+//	limits.go       lifetime, memory, heartbeat         usage.go        what /proc says of one child
 //	signals.go      what each signal does               pidfile.go      the lock
 //	reason.go       why a worker went                   pinned.go       the executable and directory of a generation
 //

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"unicode/utf8"
+
+	"supervisor/pkg/machine"
 )
 
 // fileMax bounds a config or environment file: a device or a log given by mistake must not fill the memory.
@@ -18,7 +20,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is %s; it must be a regular file, since each reload reads it again", path, kind(info.Mode()))
+		return nil, fmt.Errorf("%s is %s; it must be a regular file, since each reload reads it again", path, machine.FileKind(info.Mode()))
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/machine"
 )
 
 func TestSaysHowAWorkerFailedToStart(t *testing.T) {
@@ -186,7 +188,7 @@ func TestWorkerSeesOnlyWhatIsMeantForIt(t *testing.T) {
 	for _, want := range []string{
 		"LISTEN_PID=" + pid, "LISTEN_FDS=1", "LISTEN_FDNAMES=web", "WATCHDOG_USEC=45000000", "WATCHDOG_PID=" + pid,
 		"FROM_CALLER=kept", "OVERRIDDEN=env", "FROM_FILE=yes", "SUPERVISOR_WORKER=web.0.1", "SUPERVISOR_GENERATION=1", "DIR /usr",
-		"GOMAXPROCS=" + strconv.Itoa(cores()), "Umask:\t0027", "SigBlk:\t0000000000000000",
+		"GOMAXPROCS=" + strconv.Itoa(machine.Cores()), "Umask:\t0027", "SigBlk:\t0000000000000000",
 	} {
 		if !strings.Contains(seen, want+"\n") {
 			t.Errorf("missing %q", want)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/machine"
 	"supervisor/pkg/protocol"
 )
 
@@ -150,14 +151,14 @@ func (s *bindSockets) openUnix() error {
 	if s.bind.User != "" || s.bind.Group != "" {
 		uid, gid := -1, -1
 		if s.bind.User != "" {
-			u, err := lookupUser(s.bind.User)
+			u, err := machine.LookupUser(s.bind.User)
 			if err != nil {
 				return err
 			}
 			uid, _ = strconv.Atoi(u.Uid)
 		}
 		if s.bind.Group != "" {
-			if gid, err = lookupGroup(s.bind.Group); err != nil {
+			if gid, err = machine.LookupGroup(s.bind.Group); err != nil {
 				return err
 			}
 		}
@@ -182,7 +183,7 @@ func removeStale(path string) error {
 		return err
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is in the way: %s, not a socket; remove it or bind elsewhere", path, kind(info.Mode()))
+		return fmt.Errorf("%s is in the way: %s, not a socket; remove it or bind elsewhere", path, machine.FileKind(info.Mode()))
 	}
 	conn, err := net.Dial("unix", path)
 	if err == nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"supervisor/pkg/machine"
 )
 
 // writeFile makes a file in a new directory and gives its path.
@@ -123,8 +125,8 @@ func TestOnlyTheNamedPoolsRun(t *testing.T) {
 
 func TestAutoIsOneWorkerPerCore(t *testing.T) {
 	cfg := mustLoad(t, Sources{Args: []string{"x"}, Env: map[string]string{"WORKERS": "auto"}})
-	if cfg.Pools[0].Workers != cores() {
-		t.Errorf("got %d, want %d", cfg.Pools[0].Workers, cores())
+	if cfg.Pools[0].Workers != machine.Cores() {
+		t.Errorf("got %d, want %d", cfg.Pools[0].Workers, machine.Cores())
 	}
 }
 

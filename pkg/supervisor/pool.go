@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/machine"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
 )
@@ -69,7 +70,7 @@ const (
 )
 
 // bootsAtOnce bounds the processes of all pools that start at a time.
-func bootsAtOnce() int { return max(8, 4*cores()) }
+func bootsAtOnce() int { return max(8, 4*machine.Cores()) }
 
 // wanted gives how many slots shall have a worker.
 func (p *pool) wanted() int {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/machine"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
 )
@@ -261,7 +262,7 @@ func (c *child) wait(tell func(event)) {
 		exit.code, exit.signal = 0, syscall.Signal(status.Signal())
 	}
 	if exit.signal == syscall.SIGKILL {
-		exit.oomKills = oomKills()
+		exit.oomKills = machine.OOMKills()
 	}
 	tell(event{fact: factExited, exit: exit})
 }

@@ -1,6 +1,10 @@
 package supervisor
 
-import "sort"
+import (
+	"sort"
+
+	"supervisor/pkg/machine"
+)
 
 // setting is one entry of the configuration. The two tables below drive the file's keys, the variables, the flags, --print-config
 // and the test of etc/supervisor.toml: a new setting is one line here and its default in Defaults.
@@ -31,7 +35,7 @@ var poolSettings = []setting[PoolConfig]{
 	{"sockets", wordKind{string(SocketsPerSlot), string(SocketsShared)}, "", "", func(p *PoolConfig) any { return &p.Sockets }},
 	{"nonblock", boolKind{}, "", "", func(p *PoolConfig) any { return &p.NonBlock }},
 
-	{"workers", countKind{min: 1, max: maxWorkers, auto: cores}, "workers", "WORKERS", func(p *PoolConfig) any { return &p.Workers }},
+	{"workers", countKind{min: 1, max: maxWorkers, auto: machine.Cores}, "workers", "WORKERS", func(p *PoolConfig) any { return &p.Workers }},
 	{"gomaxprocs", countKind{max: 1 << 16}, "", "", func(p *PoolConfig) any { return &p.GOMAXPROCS }},
 	{"worker_connections", countKind{max: 1 << 30}, "", "", func(p *PoolConfig) any { return &p.WorkerConnections }},
 

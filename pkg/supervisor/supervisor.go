@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/machine"
 	"supervisor/pkg/protocol"
 )
 
@@ -82,7 +83,7 @@ func open(cfg *Config, opts Options, inherited map[string][]int) (*Supervisor, e
 	log, level := newLogger(out, cfg.LogLevel)
 	s := newSupervisor(cfg, log, start)
 	s.sink, s.level, s.load = out, level, opts.Load
-	s.inherited, s.oomSeen = inherited, oomKills()
+	s.inherited, s.oomSeen = inherited, machine.OOMKills()
 	if err := s.bindAll(); err != nil {
 		s.closeSockets()
 		out.close()

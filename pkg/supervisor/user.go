@@ -3,6 +3,8 @@ package supervisor
 import (
 	"os"
 	"strconv"
+
+	"supervisor/pkg/machine"
 )
 
 // setUser resolves the pool's user and group, and adds the variables that a login would set.
@@ -12,7 +14,7 @@ func (s *stubSpec) setUser(cfg *PoolConfig, env []string) ([]string, error) {
 	}
 	s.SetUser, s.UID, s.GID = true, os.Getuid(), os.Getgid()
 	if cfg.User != "" {
-		u, err := lookupUser(cfg.User)
+		u, err := machine.LookupUser(cfg.User)
 		if err != nil {
 			return nil, err
 		}
@@ -33,7 +35,7 @@ func (s *stubSpec) setUser(cfg *PoolConfig, env []string) ([]string, error) {
 		}
 	}
 	if cfg.Group != "" {
-		gid, err := lookupGroup(cfg.Group)
+		gid, err := machine.LookupGroup(cfg.Group)
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"supervisor/pkg/machine"
 )
 
 // validate looks at what single values cannot show, speaks to the operator, and fills in what follows from other settings. It
@@ -58,23 +60,23 @@ func checkJitter[N interface{ ~int | ~int64 }](l *loader, p *PoolConfig, key str
 
 func (l *loader) validateUsers(p *PoolConfig) {
 	if p.User != "" {
-		if _, err := lookupUser(p.User); err != nil {
+		if _, err := machine.LookupUser(p.User); err != nil {
 			l.fail(l.at(p, "user"), poolKey(p, "user"), "%v", err)
 		}
 	}
 	if p.Group != "" {
-		if _, err := lookupGroup(p.Group); err != nil {
+		if _, err := machine.LookupGroup(p.Group); err != nil {
 			l.fail(l.at(p, "group"), poolKey(p, "group"), "%v", err)
 		}
 	}
 	for _, b := range p.Bind {
 		if b.User != "" {
-			if _, err := lookupUser(b.User); err != nil {
+			if _, err := machine.LookupUser(b.User); err != nil {
 				l.fail(l.at(p, "bind"), poolKey(p, "bind"), "%q: %v", b.String(), err)
 			}
 		}
 		if b.Group != "" {
-			if _, err := lookupGroup(b.Group); err != nil {
+			if _, err := machine.LookupGroup(b.Group); err != nil {
 				l.fail(l.at(p, "bind"), poolKey(p, "bind"), "%q: %v", b.String(), err)
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"supervisor/pkg/machine"
 )
 
 // What a worker finds in its environment beside the contracts of pkg/protocol.
@@ -43,7 +45,7 @@ func addRuntimeEnv(env []string, l launch) []string {
 	if !has("GOMAXPROCS") {
 		n := l.pool.GOMAXPROCS
 		if n == 0 {
-			n = max(1, cores()/l.pool.Workers)
+			n = max(1, machine.Cores()/l.pool.Workers)
 		}
 		env = append(env, "GOMAXPROCS="+strconv.Itoa(n))
 	}
@@ -59,7 +61,7 @@ func addRuntimeEnv(env []string, l launch) []string {
 // memoryShare gives GOMEMLIMIT for a worker: 0.9 × the cgroup's limit / all workers, and not more than 0.9 × max_memory.
 func (s *Supervisor) memoryShare(cfg *PoolConfig, generation int) int64 {
 	var share int64
-	if limit := memoryLimit(); limit > 0 {
+	if limit := machine.MemoryLimit(); limit > 0 {
 		workers := 0
 		whole := s.cfg
 		if s.reload != nil && generation == s.reload.generation {

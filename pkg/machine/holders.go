@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"bufio"
@@ -16,20 +16,18 @@ import (
 	"syscall"
 )
 
-// Who holds an address or a lock, as /proc tells it. Nothing here touches the holders.
-
-// listener is a listening TCP socket of this network namespace.
-type listener struct {
-	inode   uint64
-	address netip.AddrPort
+// Listener is a listening TCP socket of this network namespace.
+type Listener struct {
+	Inode   uint64
+	Address netip.AddrPort
 }
 
 // stateListen is TCP_LISTEN in /proc/net/tcp.
 const stateListen = "0A"
 
-// tcpListeners reads /proc/net/tcp and tcp6.
-func tcpListeners() ([]listener, error) {
-	var found []listener
+// TCPListeners reads /proc/net/tcp and tcp6.
+func TCPListeners() ([]Listener, error) {
+	var found []Listener
 	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		data, err := os.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -46,7 +44,7 @@ func tcpListeners() ([]listener, error) {
 			address, ok := kernelAddress(f[1])
 			inode, err := strconv.ParseUint(f[9], 10, 64)
 			if ok && err == nil {
-				found = append(found, listener{inode: inode, address: address})
+				found = append(found, Listener{Inode: inode, Address: address})
 			}
 		}
 	}
@@ -68,8 +66,8 @@ func kernelAddress(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(ip, uint16(number)), ok
 }
 
-// unixListener finds the socket that was bound to a path and listens.
-func unixListener(path string) (inode uint64, ok bool) {
+// UnixListener finds the socket that was bound to a path and listens.
+func UnixListener(path string) (inode uint64, ok bool) {
 	const acceptsConnections = 1 << 16 // __SO_ACCEPTCON
 	data, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
@@ -92,12 +90,12 @@ func unixListener(path string) (inode uint64, ok bool) {
 	return 0, false
 }
 
-// socketHolders gives the processes that have a socket open. Those of other users are seen by root only.
-func socketHolders(inode uint64) []int {
+// SocketHolders gives the processes that have a socket open. Those of other users are seen by root only.
+func SocketHolders(inode uint64) []int {
 	var pids []int
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil && holdsSocket(pid, inode) {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && HoldsSocket(pid, inode) {
 			pids = append(pids, pid)
 		}
 	}
@@ -105,7 +103,8 @@ func socketHolders(inode uint64) []int {
 	return pids
 }
 
-func holdsSocket(pid int, inode uint64) bool {
+// HoldsSocket reports whether a process has a socket open.
+func HoldsSocket(pid int, inode uint64) bool {
 	want := fmt.Sprintf("socket:[%d]", inode)
 	for _, fd := range openFiles(pid) {
 		if link, err := os.Readlink(fd); err == nil && link == want {
@@ -128,9 +127,9 @@ func openFiles(pid int) []string {
 	return paths
 }
 
-// runningInstance gives the pid of the supervisor that holds a pidfile's lock, 0 if there is none. It asks /proc whether that
+// LockHolder gives the pid of the supervisor that holds a pidfile's lock, 0 if there is none. It asks /proc whether that
 // process has the file open and locked, and does not try the lock: one that just starts would fail of it.
-func runningInstance(pidfile string) (int, error) {
+func LockHolder(pidfile string) (int, error) {
 	if pidfile == "" {
 		return 0, nil
 	}
@@ -166,8 +165,8 @@ func isLocked(pid int, fd string) bool {
 	return err == nil && bytes.Contains(data, []byte("\nlock:"))
 }
 
-// describe names processes for an error.
-func describe(pids []int) string {
+// NameProcesses names processes for an error.
+func NameProcesses(pids []int) string {
 	if len(pids) == 0 {
 		return "another process (root sees which)"
 	}
@@ -184,9 +183,9 @@ func describe(pids []int) string {
 	return strings.Join(names, ", ")
 }
 
-// ownerPID gives the process that made a file's stale or live socket listen, by connecting to it: the last resort where /proc
+// PeerPID gives the process that made the socket at the other end of a connection listen: the last resort where /proc
 // does not know the socket, because it was renamed or belongs to another network namespace.
-func ownerPID(conn syscall.RawConn) int {
+func PeerPID(conn syscall.RawConn) int {
 	pid := 0
 	conn.Control(func(fd uintptr) {
 		if cred, err := syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED); err == nil {

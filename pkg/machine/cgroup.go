@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"bufio"
@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// cores gives the processors that we may use: the cgroup's quota counts.
-func cores() int { return runtime.GOMAXPROCS(0) }
+// Cores gives the processors that we may use: the cgroup's quota counts.
+func Cores() int { return runtime.GOMAXPROCS(0) }
 
 // cgroupFile finds a file of our memory cgroup, of version 2 or 1.
 func cgroupFile(v2, v1 string) (string, bool) {
@@ -44,8 +44,8 @@ func cgroupFile(v2, v1 string) (string, bool) {
 	return "", false
 }
 
-// oomKills gives how many processes of our cgroup the kernel has killed for want of memory, 0 where it does not count them.
-func oomKills() int64 {
+// OOMKills gives how many processes of our cgroup the kernel has killed for want of memory, 0 where it does not count them.
+func OOMKills() int64 {
 	path, ok := cgroupFile("memory.events", "memory.oom_control")
 	if !ok {
 		return 0
@@ -63,8 +63,8 @@ func oomKills() int64 {
 	return 0
 }
 
-// memoryLimit gives the memory limit of our cgroup in bytes, 0: none.
-func memoryLimit() int64 {
+// MemoryLimit gives the memory limit of our cgroup in bytes, 0: none.
+func MemoryLimit() int64 {
 	path, ok := cgroupFile("memory.max", "memory.limit_in_bytes")
 	if !ok {
 		return 0

@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"fmt"
@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// lookupUser finds a user by name or number; a number needs no entry in the user database.
-func lookupUser(name string) (*user.User, error) {
+// LookupUser finds a user by name or number; a number needs no entry in the user database.
+func LookupUser(name string) (*user.User, error) {
 	u, err := user.Lookup(name)
 	if err == nil {
 		return u, nil
@@ -21,7 +21,8 @@ func lookupUser(name string) (*user.User, error) {
 	return nil, fmt.Errorf("unknown user %q", name)
 }
 
-func lookupGroup(name string) (int, error) {
+// LookupGroup gives the number of a group; a number needs no entry in the group database.
+func LookupGroup(name string) (int, error) {
 	if gid, err := strconv.Atoi(name); err == nil {
 		return gid, nil
 	}

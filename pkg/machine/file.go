@@ -1,9 +1,9 @@
-package supervisor
+package machine
 
 import "io/fs"
 
-// kind says what a file is, for an error about one that should be something else.
-func kind(mode fs.FileMode) string {
+// FileKind says what a file is, for an error about one that should be something else.
+func FileKind(mode fs.FileMode) string {
 	switch {
 	case mode&fs.ModeSymlink != 0:
 		return "a symbolic link"
