@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"io"
 
-	"supervisor/pkg/supervisor"
+	"supervisor/pkg/config"
 )
 
 // check is --check-config: `supervisor -c FILE --check-config && kill -HUP PID` is the documented deploy.
-func check(cfg *supervisor.Config, stdout io.Writer) error {
+func check(cfg *config.Config, stdout io.Writer) error {
 	summary, err := cfg.Check()
 	if err != nil {
 		return err

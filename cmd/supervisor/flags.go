@@ -10,10 +10,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"supervisor/pkg/supervisor"
+	"supervisor/pkg/config"
 )
 
-// option is one flag. All values are texts here: one parser, in pkg/supervisor, reads flags, variables and files alike.
+// option is one flag. All values are texts here: one parser, in pkg/config, reads flags, variables and files alike.
 type option struct {
 	long, short string
 	value       string // what it takes, for --help; "": nothing
@@ -131,7 +131,7 @@ func explain(err error) error {
 	for i, o := range options {
 		names[i] = o.long
 	}
-	if guess := supervisor.Nearest(name, names); len(name) > 1 && guess != "" {
+	if guess := config.Nearest(name, names); len(name) > 1 && guess != "" {
 		return fmt.Errorf("unknown flag %s; did you mean %s?", dashed(name), dashed(guess))
 	}
 	return fmt.Errorf("unknown flag %s", dashed(name))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/supervisor"
 )
 
@@ -32,7 +33,7 @@ func main() {
 type usageError struct{ error }
 
 // command is main without the process around it: it gives the exit code.
-func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *supervisor.Config, load func() (*supervisor.Config, error)) int) int {
+func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *config.Config, load func() (*config.Config, error)) int) int {
 	// All that follows -- belongs to the worker. The flag parser never sees it: it would take flags out of it.
 	var workerArgs []string
 	dashes := slices.Index(args, "--")
@@ -50,7 +51,7 @@ func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *sup
 			return err
 		}
 		src := sources(c, environ, workerArgs)
-		load := func() (*supervisor.Config, error) { return supervisor.Load(src) }
+		load := func() (*config.Config, error) { return config.Load(src) }
 		if c.Bool("check-config") && c.Bool("print-config") {
 			return usageError{errors.New("--check-config and --print-config: one at a time")}
 		}
@@ -76,7 +77,7 @@ func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *sup
 
 // exitCode says what went wrong before anything ran.
 func exitCode(err error) int {
-	var bad *supervisor.ConfigError
+	var bad *config.Error
 	switch {
 	case errors.As(err, &usageError{}):
 		return exitUsage
@@ -118,16 +119,16 @@ func refuseArguments(c *cli.Context, dashes bool, workerArgs []string) error {
 	return usageError{fmt.Errorf("unexpected argument %q: a worker's command goes after --, as in: supervisor -w 4 -- %s", args[0], strings.Join(args, " "))}
 }
 
-// sources collects what the command line says. Values are read by supervisor.Load, like those of the file.
-func sources(c *cli.Context, environ, workerArgs []string) supervisor.Sources {
-	src := supervisor.Sources{
+// sources collects what the command line says. Values are read by config.Load, like those of the file.
+func sources(c *cli.Context, environ, workerArgs []string) config.Sources {
+	src := config.Sources{
 		File:  c.String("config"),
-		Env:   supervisor.Environment(environ),
+		Env:   config.Environment(environ),
 		Flags: map[string][]string{},
 		Args:  workerArgs,
 		Pools: c.StringSlice("pool"),
 	}
-	settings := supervisor.FlagNames()
+	settings := config.FlagNames()
 	for _, o := range options {
 		switch {
 		case !c.IsSet(o.long) || !slices.Contains(settings, o.long):

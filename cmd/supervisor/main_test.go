@@ -8,19 +8,19 @@ import (
 	"testing"
 	"time"
 
-	"supervisor/pkg/supervisor"
+	"supervisor/pkg/config"
 )
 
 // result is what a command line led to.
 type result struct {
 	code           int
 	stdout, stderr string
-	cfg            *supervisor.Config // what would run; nil: nothing
+	cfg            *config.Config // what would run; nil: nothing
 }
 
 func runCommand(environ []string, args ...string) (r result) {
 	var stdout, stderr strings.Builder
-	r.code = command(append([]string{"supervisor"}, args...), environ, &stdout, &stderr, func(cfg *supervisor.Config, load func() (*supervisor.Config, error)) int {
+	r.code = command(append([]string{"supervisor"}, args...), environ, &stdout, &stderr, func(cfg *config.Config, load func() (*config.Config, error)) int {
 		r.cfg, _ = load()
 		return 42
 	})
@@ -57,7 +57,7 @@ func TestOptionsAreThoseOfTheConfig(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	if want := supervisor.FlagNames(); !slices.Equal(names, want) {
+	if want := config.FlagNames(); !slices.Equal(names, want) {
 		t.Errorf("got %q, want %q", names, want)
 	}
 }

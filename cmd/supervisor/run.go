@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/supervisor"
 )
 
@@ -20,7 +21,7 @@ const (
 )
 
 // run is the supervisor's life: pidfile, addresses, workers, until it is stopped. load is asked again at every SIGHUP.
-func run(cfg *supervisor.Config, load func() (*supervisor.Config, error)) int {
+func run(cfg *config.Config, load func() (*config.Config, error)) int {
 	signals := supervisor.Signals()
 	// The pidfile first, so that one supervisor at a time looks at the addresses. It goes again when we fail.
 	if cfg.PIDFile != "" {

@@ -1,4 +1,5 @@
-// Package supervisor is the master: it holds listening sockets and owns the worker processes on them. Linux only.
+// Package supervisor is the master: it holds listening sockets and owns the worker processes on them. What it is told comes from pkg/config.
+// Linux only.
 //
 // # Who owns what
 //
@@ -16,7 +17,7 @@
 //
 // # How things are divided
 //
-//	Config → pool → slot → worker → process
+//	config.Config → pool → slot → worker → process
 //
 // A pool has one slot per wanted worker. A slot has the worker that serves (current) and, while it is replaced, the one that will (next); who
 // was told to leave is in the pool's leaving list and not counted any more. A worker is the state machine (the table in worker.go); a
@@ -24,14 +25,15 @@
 //
 // # Rooms
 //
-//	supervisor.go   the loop, start and stop            config.go …     the configuration: settings.go has the table
-//	reconcile.go    wanted against actual               listeners.go    sockets; steer.go and refuse.go where connections go
+//	supervisor.go   the loop, start and stop            reconcile.go    wanted against actual
+//	event.go        what the loop is told               listeners.go    sockets; steer.go and refuse.go where connections go
 //	reload.go       a change of generation              process.go      one child; stub.go what runs between fork and exec
 //	worker.go       states, deadlines, exits            notify.go       sd_notify of one worker
 //	pool.go         slots, spawning, back-off           output.go       its output; sink.go the log files
 //	limits.go       lifetime, memory, heartbeat         usage.go        what /proc says of one child
 //	signals.go      what each signal does               pidfile.go      the lock
 //	reason.go       why a worker went                   pinned.go       the executable and directory of a generation
+//	workerenv.go    its environment                     user.go         who it runs as
 //
 // # Order
 //

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
 )
 
@@ -218,7 +219,7 @@ func TestWorkerGetsDefaultSignals(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "seen")
 	pool := onPort(testPool(""))
 	pool.Command = []string{"/bin/sh", "-c", "grep -E 'SigIgn|SigBlk' /proc/self/status >" + file + "; sleep 60"}
-	pool.Ready = ReadyExec
+	pool.Ready = config.ReadyExec
 	// As under nohup; TTIN is one that Go's runtime leaves alone.
 	undo := ignoreForTest(unix.SIGHUP, unix.SIGTTIN, unix.SIGPIPE)
 	defer undo()
@@ -427,8 +428,8 @@ func TestForeignWorkerWithoutHandlerSurvivesUSR1(t *testing.T) {
 }
 
 // sleeping makes the workers a program that knows nothing of us.
-func sleeping(p *PoolConfig) *PoolConfig {
-	p.Command, p.Ready = []string{"/bin/sleep", "600"}, ReadyExec
+func sleeping(p *config.Pool) *config.Pool {
+	p.Command, p.Ready = []string{"/bin/sleep", "600"}, config.ReadyExec
 	return p
 }
 

@@ -18,6 +18,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"supervisor/pkg/config"
 )
 
 // eventually bounds every wait of these tests: long enough for a machine with both cores busy, never waited out by a green run.
@@ -32,33 +34,35 @@ type master struct {
 	signals chan os.Signal
 
 	mu   sync.Mutex
-	next *Config // what the next reload reads
-	err  error   // or fails with
+	next *config.Config // what the next reload reads
+	err  error          // or fails with
 
 	done   chan struct{}
 	result error
 }
 
 // testPool gives a pool of test workers of the given mode, with short times.
-func testPool(mode string) *PoolConfig {
-	return &PoolConfig{
-		Name: "web", Command: []string{"/proc/self/exe"}, Backlog: 512, Sockets: SocketsPerSlot, Workers: 1, MaxUnavailable: 1,
+func testPool(mode string) *config.Pool {
+	return &config.Pool{
+		Name: "web", Command: []string{"/proc/self/exe"}, Backlog: 512, Sockets: config.SocketsPerSlot, Workers: 1, MaxUnavailable: 1,
 		BootTimeout: eventually, GracefulTimeout: eventually, KeepAlive: 5 * time.Second, OrphanTimeout: time.Second,
-		Ready: ReadyNotify, Replace: ReplaceRolling, Output: OutputPrefix, Umask: -1,
+		Ready: config.ReadyNotify, Replace: config.ReplaceRolling, Output: config.OutputPrefix, Umask: -1,
 		Env: map[string]string{envTestWorker: mode, "GORACE": "atexit_sleep_ms=0"},
 	}
 }
 
 // onPort gives the pool an address with a free port.
-func onPort(p *PoolConfig) *PoolConfig {
-	p.Bind = []Bind{{Name: p.Name, Network: "tcp", Address: "127.0.0.1:0"}}
+func onPort(p *config.Pool) *config.Pool {
+	p.Bind = []config.Bind{{Name: p.Name, Network: "tcp", Address: "127.0.0.1:0"}}
 	return p
 }
 
-func testConfig(pools ...*PoolConfig) *Config { return &Config{LogLevel: "debug", Pools: pools} }
+func testConfig(pools ...*config.Pool) *config.Config {
+	return &config.Config{LogLevel: "debug", Pools: pools}
+}
 
 // startMaster runs a supervisor until the test ends.
-func startMaster(t *testing.T, cfg *Config) *master {
+func startMaster(t *testing.T, cfg *config.Config) *master {
 	t.Helper()
 	m, err := newMaster(t, cfg)
 	if err != nil {
@@ -68,12 +72,12 @@ func startMaster(t *testing.T, cfg *Config) *master {
 	return m
 }
 
-func newMaster(t *testing.T, cfg *Config) (*master, error) {
+func newMaster(t *testing.T, cfg *config.Config) (*master, error) {
 	t.Helper()
 	return newMasterWith(t, cfg, nil)
 }
 
-func newMasterWith(t *testing.T, cfg *Config, inherited map[string][]int) (*master, error) {
+func newMasterWith(t *testing.T, cfg *config.Config, inherited map[string][]int) (*master, error) {
 	t.Helper()
 	m := &master{t: t, dir: t.TempDir(), signals: make(chan os.Signal, 64), done: make(chan struct{}), next: cfg}
 	if cfg.ErrorLog == "" {
@@ -82,7 +86,7 @@ func newMasterWith(t *testing.T, cfg *Config, inherited map[string][]int) (*mast
 	if cfg.AccessLog == "" {
 		cfg.AccessLog = filepath.Join(m.dir, "access.log")
 	}
-	s, err := open(cfg, Options{Load: func() (*Config, error) {
+	s, err := open(cfg, Options{Load: func() (*config.Config, error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return m.next, m.err
@@ -198,7 +202,7 @@ func (m *master) pids() []int {
 }
 
 // reload gives the master a new configuration and HUP.
-func (m *master) reload(cfg *Config, err error) {
+func (m *master) reload(cfg *config.Config, err error) {
 	m.mu.Lock()
 	m.next, m.err = cfg, err
 	m.mu.Unlock()

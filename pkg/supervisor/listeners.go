@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
 	"supervisor/pkg/protocol"
 )
@@ -21,7 +22,7 @@ import (
 // With slots each worker slot has a socket of its own in one SO_REUSEPORT group: index = slot = order of creation. A slot's socket is
 // never closed while the address is bound, since closing one renumbers the kernel's group and resets its queue.
 type bindSockets struct {
-	bind     Bind
+	bind     config.Bind
 	backlog  int
 	nonblock bool  // O_NONBLOCK on every slot
 	slots    []int // one per slot, or a single one for all
@@ -36,7 +37,7 @@ type bindSockets struct {
 }
 
 // openBind binds an address and listens.
-func openBind(b Bind, cfg *PoolConfig, inherited map[string][]int) (_ *bindSockets, err error) {
+func openBind(b config.Bind, cfg *config.Pool, inherited map[string][]int) (_ *bindSockets, err error) {
 	s := &bindSockets{bind: b, backlog: cfg.Backlog, nonblock: cfg.NonBlock, adoptRx: -1, adoptTx: -1}
 	defer func() {
 		if err != nil {
@@ -65,7 +66,7 @@ func openBind(b Bind, cfg *PoolConfig, inherited map[string][]int) (_ *bindSocke
 			return nil, err
 		}
 	default:
-		s.shared = cfg.Sockets == SocketsShared
+		s.shared = cfg.Sockets == config.SocketsShared
 		if err := s.openTCP(); err != nil {
 			return nil, err
 		}
@@ -90,7 +91,7 @@ func (s *bindSockets) pairUp() error {
 }
 
 // again gives the same sockets to another bind: the address stays where it is, when only its name or its pool changes.
-func (s *bindSockets) again(b Bind, cfg *PoolConfig) (*bindSockets, error) {
+func (s *bindSockets) again(b config.Bind, cfg *config.Pool) (*bindSockets, error) {
 	n := &bindSockets{
 		bind: b, backlog: cfg.Backlog, nonblock: cfg.NonBlock, shared: s.shared, local: s.local, adoptRx: -1, adoptTx: -1,
 		steered: s.steered, passedOn: true, // until a commit says that they are its own

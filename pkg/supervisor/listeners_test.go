@@ -14,9 +14,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/config"
 )
 
-func tcp(name, addr string) Bind { return Bind{Name: name, Network: "tcp", Address: addr} }
+func tcp(name, addr string) config.Bind {
+	return config.Bind{Name: name, Network: "tcp", Address: addr}
+}
 
 func TestBusyAddressIsOneClearErrorAndNothingStaysBound(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
@@ -26,7 +30,7 @@ func TestBusyAddressIsOneClearErrorAndNothingStaysBound(t *testing.T) {
 	defer busy.Close()
 	free := freePort(t)
 	pool := testPool("serve")
-	pool.Bind = []Bind{tcp("a", free), tcp("b", busy.Addr().String()), tcp("c", "127.0.0.1:0")}
+	pool.Bind = []config.Bind{tcp("a", free), tcp("b", busy.Addr().String()), tcp("c", "127.0.0.1:0")}
 	_, err = newMaster(t, testConfig(pool))
 	if !errors.Is(err, ErrBind) || !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), busy.Addr().String()) {
 		t.Fatalf("got %v, want an ErrBind that names %s", err, busy.Addr())
@@ -80,7 +84,7 @@ func TestUnixSocketHasItsModeAndReplacesAStaleOne(t *testing.T) {
 	stale.(*net.UnixListener).SetUnlinkOnClose(false)
 	stale.Close()
 	pool := testPool("serve")
-	pool.Bind = []Bind{{Name: "web", Network: "unix", Address: path, Mode: 0o660, User: "nobody", Group: "nogroup"}}
+	pool.Bind = []config.Bind{{Name: "web", Network: "unix", Address: path, Mode: 0o660, User: "nobody", Group: "nogroup"}}
 	pool.Workers = 2
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
@@ -119,7 +123,7 @@ func TestUnixSocketInTheWayIsRefusedAndNotRemoved(t *testing.T) {
 	link := filepath.Join(dir, "link")
 	os.Symlink(live, link)
 	for path, want := range map[string]string{live: "another process listens", file: "regular file", link: "symbolic link"} {
-		_, err := openBind(Bind{Name: "web", Network: "unix", Address: path, Mode: 0o600}, testPool(""), nil)
+		_, err := openBind(config.Bind{Name: "web", Network: "unix", Address: path, Mode: 0o600}, testPool(""), nil)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
@@ -132,7 +136,7 @@ func TestUnixSocketInTheWayIsRefusedAndNotRemoved(t *testing.T) {
 // A socket file that somebody else put in our place is not ours to remove.
 func TestSocketFileOfASuccessorStays(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.sock")
-	s, err := openBind(Bind{Name: "web", Network: "unix", Address: path, Mode: 0o600}, testPool(""), nil)
+	s, err := openBind(config.Bind{Name: "web", Network: "unix", Address: path, Mode: 0o600}, testPool(""), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +211,7 @@ func TestInheritedSocketFromSystemd(t *testing.T) {
 	}
 	defer f.Close()
 	pool := testPool("serve")
-	pool.Bind = []Bind{{Name: "web", Network: "systemd", Address: "http"}}
+	pool.Bind = []config.Bind{{Name: "web", Network: "systemd", Address: "http"}}
 	if _, err := openBind(pool.Bind[0], pool, map[string][]int{"admin": {3}}); err == nil || !strings.Contains(err.Error(), "admin") {
 		t.Errorf("unknown name: %v, want an error that lists what was passed", err)
 	}

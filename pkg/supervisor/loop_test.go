@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
 )
@@ -96,19 +97,19 @@ type world struct {
 	logs    *observer.ObservedLogs
 	procs   []*fake     // all that ever started
 	boot    func(*fake) // what a new process does
-	next    *Config
+	next    *config.Config
 	nextErr error
 	result  error
 	done    bool
 }
 
-func inWorld(t *testing.T, cfg *Config, f func(*world)) {
+func inWorld(t *testing.T, cfg *config.Config, f func(*world)) {
 	t.Helper()
 	inWorldThatBoots(t, cfg, (*fake).ready, f)
 }
 
 // inWorldThatBoots says what new processes do, from the first one on.
-func inWorldThatBoots(t *testing.T, cfg *Config, boot func(*fake), f func(*world)) {
+func inWorldThatBoots(t *testing.T, cfg *config.Config, boot func(*fake), f func(*world)) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.DebugLevel)
 		w := &world{t: t, signals: make(chan os.Signal, 64), logs: logs, next: cfg, boot: boot}
@@ -120,7 +121,7 @@ func inWorldThatBoots(t *testing.T, cfg *Config, boot func(*fake), f func(*world
 			return p, nil
 		})
 		w.level = zap.NewAtomicLevel()
-		w.load = func() (*Config, error) { return w.next, w.nextErr }
+		w.load = func() (*config.Config, error) { return w.next, w.nextErr }
 		for _, pc := range cfg.Pools {
 			w.pools = append(w.pools, &pool{cfg: pc, generation: 1})
 		}
@@ -189,10 +190,10 @@ func (f *fake) told(what string) bool {
 }
 
 // fakePool is a pool of obedient fakes.
-func fakePool(name string, workers int) *PoolConfig {
-	return &PoolConfig{
+func fakePool(name string, workers int) *config.Pool {
+	return &config.Pool{
 		Name: name, Command: []string{"fake"}, Workers: workers, MaxUnavailable: 1, BootTimeout: 30 * time.Second,
-		GracefulTimeout: 30 * time.Second, HeartbeatTimeout: 30 * time.Second, Ready: ReadyNotify, Replace: ReplaceRolling,
+		GracefulTimeout: 30 * time.Second, HeartbeatTimeout: 30 * time.Second, Ready: config.ReadyNotify, Replace: config.ReplaceRolling,
 	}
 }
 
@@ -545,7 +546,7 @@ func TestSecondPoolWaitsForTheFirst(t *testing.T) {
 
 func TestNeverPoolOutlivesReloadsUntilItsOwnSectionChanges(t *testing.T) {
 	redis := fakePool("redis", 1)
-	redis.Replace = ReplaceNever
+	redis.Replace = config.ReplaceNever
 	inWorld(t, testConfig(redis, fakePool("web", 1)), func(w *world) {
 		w.send(syscall.SIGHUP)
 		w.after(time.Second)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/protocol"
 )
 
@@ -17,7 +18,7 @@ import (
 type outputPipe struct {
 	stream stream
 	file   *os.File // our end, in the netpoller
-	mode   OutputMode
+	mode   config.OutputMode
 	id     protocol.WorkerID
 	sink   *sink
 	done   chan struct{} // closed when run has returned
@@ -94,7 +95,7 @@ func (p *outputPipe) format(lines []byte) []byte {
 			p.remember(line)
 		}
 		switch p.mode {
-		case OutputJSON:
+		case config.OutputJSON:
 			text, _ := json.Marshal(struct {
 				Time   time.Time `json:"time"`
 				Worker string    `json:"worker"`
@@ -102,7 +103,7 @@ func (p *outputPipe) format(lines []byte) []byte {
 				Text   string    `json:"text"`
 			}{time.Now(), p.id.String(), [...]string{"stdout", "stderr"}[p.stream], string(bytes.TrimRight(line, "\r\n"))})
 			out = append(append(out, text...), '\n')
-		case OutputRaw:
+		case config.OutputRaw:
 			out = append(out, line...)
 		default:
 			out = append(out, '[')

@@ -8,6 +8,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/config"
 )
 
 // pin holds the executable and the working directory that a pool had when its configuration was read. A respawn runs these, whatever
@@ -28,7 +30,7 @@ type pin struct {
 }
 
 // openPin finds what cfg names now. What it cannot open is left to the stub, which looks as the worker's user and reports.
-func openPin(cfg *PoolConfig) *pin {
+func openPin(cfg *config.Pool) *pin {
 	p := &pin{dir: -1, file: -1}
 	if cfg.Chdir != "" {
 		dir, err := unix.Open(cfg.Chdir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -50,7 +52,7 @@ func (p *pin) base() int {
 }
 
 // find looks the executable up as the stub would: in the worker's PATH, from the worker's directory.
-func (p *pin) find(cfg *PoolConfig) {
+func (p *pin) find(cfg *config.Pool) {
 	name := cfg.Command[0]
 	candidates := []string{name}
 	if !strings.Contains(name, "/") {
@@ -92,7 +94,7 @@ func isScript(fd int) bool {
 
 // checkPin makes ready for a spawn: a file that was not there at first is looked for again, and the log hears once what differs from
 // what was pinned.
-func (s *Supervisor) checkPin(p *pin, cfg *PoolConfig) {
+func (s *Supervisor) checkPin(p *pin, cfg *config.Pool) {
 	if p == nil {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
@@ -15,8 +16,8 @@ import (
 
 // pool is the workers of one [pool.NAME] section. Only used by the loop.
 type pool struct {
-	cfg        *PoolConfig // in force
-	generation int         // in force; a "never" pool keeps its own over reloads
+	cfg        *config.Pool // in force
+	generation int          // in force; a "never" pool keeps its own over reloads
 	sockets    []*bindSockets
 	pin        *pin // what its generation executes; nil in tests
 	slots      []*slot
@@ -35,7 +36,7 @@ type pool struct {
 
 // blueprint is what the workers of one generation of a pool are made of.
 type blueprint struct {
-	cfg        *PoolConfig
+	cfg        *config.Pool
 	generation int
 	sockets    []*bindSockets
 	pin        *pin

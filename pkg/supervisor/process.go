@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
@@ -22,7 +23,7 @@ type launch struct {
 	id         protocol.WorkerID
 	generation int
 	instance   string
-	pool       *PoolConfig
+	pool       *config.Pool
 	sockets    []*bindSockets
 	pin        *pin // nil: nothing is pinned
 	settings   scoreboard.Settings
@@ -65,7 +66,7 @@ func start(l launch) (process, error) {
 	}
 	theirs = append(theirs, null)
 	files[0] = uintptr(null)
-	if l.pool.Output != OutputInherit {
+	if l.pool.Output != config.OutputInherit {
 		for i, stream := range []stream{streamOut, streamErr} {
 			pipe, writeEnd, err := newOutputPipe(stream, l)
 			if err != nil {

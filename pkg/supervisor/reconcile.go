@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/protocol"
 )
 
@@ -56,7 +57,7 @@ func (s *Supervisor) fill(p *pool) {
 		if sl.current != nil || sl.waiting || s.booting() >= bootsAtOnce() {
 			continue
 		}
-		if p.cfg.Replace == ReplaceNever && len(p.leaving) > 0 {
+		if p.cfg.Replace == config.ReplaceNever && len(p.leaving) > 0 {
 			continue // the old one stops before the new one starts
 		}
 		if sl.next != nil && sl.next.generation == p.generation {
@@ -95,7 +96,7 @@ func (s *Supervisor) booting() int {
 // recycle replaces workers that reached a limit, at most max_unavailable of a pool at once: a turn begins with the replacement's
 // start and ends with the old one's exit. The others serve on beyond their limit.
 func (s *Supervisor) recycle(p *pool) {
-	if s.reload != nil || s.parked || p.removed || p.cfg.Replace == ReplaceNever {
+	if s.reload != nil || s.parked || p.removed || p.cfg.Replace == config.ReplaceNever {
 		return
 	}
 	turns := p.cfg.MaxUnavailable
@@ -159,7 +160,7 @@ func (s *Supervisor) firstSet(p *pool) bool {
 
 // proven reports whether a ready worker is more than a process that has just been executed: with ready = "exec" the word is its life.
 func (s *Supervisor) proven(w *worker) bool {
-	if w.cfg.Ready != ReadyExec {
+	if w.cfg.Ready != config.ReadyExec {
 		return true
 	}
 	wait := young - time.Since(w.readyAt)

@@ -7,13 +7,14 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/protocol"
 )
 
 // reload is a change of generation under way: the new workers start beside the old ones, and only when all of them are ready do the
 // old ones drain. Until then it can fail without a trace.
 type reload struct {
-	cfg        *Config
+	cfg        *config.Config
 	generation int
 	began      time.Time
 	changes    []*change
@@ -29,7 +30,7 @@ type handOver struct{ from, to *bindSockets }
 // change is what a reload does to one pool.
 type change struct {
 	pool    *pool
-	cfg     *PoolConfig
+	cfg     *config.Pool
 	sockets []*bindSockets
 	pin     *pin
 	fresh   bool // the old configuration does not have the pool
@@ -78,7 +79,7 @@ func (s *Supervisor) beginReload(asked ...func(Verdict)) {
 }
 
 // prepare works out what changes. After an error nothing is left of it.
-func (s *Supervisor) prepare(cfg *Config) error {
+func (s *Supervisor) prepare(cfg *config.Config) error {
 	r := &reload{cfg: cfg, generation: s.generation + 1, began: time.Now()}
 	for _, pc := range cfg.Pools {
 		c := &change{cfg: pc}
@@ -90,7 +91,7 @@ func (s *Supervisor) prepare(cfg *Config) error {
 		if c.pool == nil {
 			c.pool, c.fresh = &pool{cfg: pc, pending: true}, true // of no generation yet: its workers are all next ones
 		} else {
-			c.keep = pc.Replace == ReplaceNever
+			c.keep = pc.Replace == config.ReplaceNever
 		}
 		for _, b := range pc.Bind {
 			sockets := c.pool.socketsOf(b, pc)
@@ -117,7 +118,7 @@ func (s *Supervisor) prepare(cfg *Config) error {
 }
 
 // socketsOf finds the open sockets of a bind that stays as it is.
-func (p *pool) socketsOf(b Bind, cfg *PoolConfig) *bindSockets {
+func (p *pool) socketsOf(b config.Bind, cfg *config.Pool) *bindSockets {
 	for _, s := range p.sockets {
 		if s.bind == b && p.cfg.Sockets == cfg.Sockets && s.nonblock == cfg.NonBlock && s.backlog == cfg.Backlog {
 			return s
@@ -127,7 +128,7 @@ func (p *pool) socketsOf(b Bind, cfg *PoolConfig) *bindSockets {
 }
 
 // bindNew opens an address, or takes the sockets over from another bind of ours that has it: under another name, in another pool.
-func (s *Supervisor) bindNew(r *reload, b Bind, cfg *PoolConfig) (*bindSockets, error) {
+func (s *Supervisor) bindNew(r *reload, b config.Bind, cfg *config.Pool) (*bindSockets, error) {
 	for _, p := range s.pools {
 		for _, held := range p.sockets {
 			if held.bind.Network != b.Network || held.bind.Address != b.Address {
@@ -136,7 +137,7 @@ func (s *Supervisor) bindNew(r *reload, b Bind, cfg *PoolConfig) (*bindSockets, 
 			if b.Network == "unix" && (held.bind.Mode != b.Mode || held.bind.User != b.User || held.bind.Group != b.Group) {
 				return nil, fmt.Errorf("%w %s: mode and owner of a socket in use change only with a restart", ErrBind, b)
 			}
-			if b.Network != "unix" && b.Network != "systemd" && held.shared != (cfg.Sockets == SocketsShared) {
+			if b.Network != "unix" && b.Network != "systemd" && held.shared != (cfg.Sockets == config.SocketsShared) {
 				return nil, fmt.Errorf("%w %s: sockets = %q of an address in use changes only with a restart", ErrBind, b, cfg.Sockets)
 			}
 			sockets, err := held.again(b, cfg)

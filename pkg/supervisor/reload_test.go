@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/config"
 )
 
 func TestReloadAddsAndRemovesAPool(t *testing.T) {
@@ -189,7 +191,7 @@ func TestReloadRenamesABindAndItsPool(t *testing.T) {
 	addr := freePort(t)
 	pool := testPool("worker")
 	pool.Workers = 2
-	pool.Bind = []Bind{tcp("web", addr)}
+	pool.Bind = []config.Bind{tcp("web", addr)}
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
 	stop, failed := make(chan struct{}), make(chan error, 1)
@@ -208,7 +210,7 @@ func TestReloadRenamesABindAndItsPool(t *testing.T) {
 		}
 	}()
 	renamed := *pool
-	renamed.Name, renamed.Bind = "site", []Bind{tcp("http", addr)}
+	renamed.Name, renamed.Bind = "site", []config.Bind{tcp("http", addr)}
 	m.reload(testConfig(&renamed), nil)
 	m.await("reload done", 1)
 	m.await("address closed", 1)

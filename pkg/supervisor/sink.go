@@ -5,6 +5,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"supervisor/pkg/config"
 )
 
 // stream is one of the two ways out: the workers' stdout (accesslog), or the workers' stderr and our own log (errorlog).
@@ -37,7 +39,7 @@ type sink struct {
 // logPaths are the files of both streams; "-" or "": stdout and stderr.
 type logPaths [numStreams]string
 
-func logPathsOf(cfg *Config) logPaths {
+func logPathsOf(cfg *config.Config) logPaths {
 	return logPaths{streamOut: cfg.AccessLog, streamErr: cfg.ErrorLog}
 }
 

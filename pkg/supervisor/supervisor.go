@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
 	"supervisor/pkg/protocol"
 )
@@ -22,7 +23,7 @@ type Supervisor struct {
 	// Set once.
 	log      *zap.Logger
 	level    zap.AtomicLevel
-	load     func() (*Config, error) // reads the configuration again
+	load     func() (*config.Config, error) // reads the configuration again
 	start    func(launch) (process, error)
 	sink     *sink
 	instance string // random, names this supervisor to its workers
@@ -32,7 +33,7 @@ type Supervisor struct {
 	calls  chan func()   // run by the loop
 	over   chan struct{} // closed when the loop has ended: facts that come later are dropped
 
-	cfg        *Config
+	cfg        *config.Config
 	generation int
 	pools      []*pool // in file order
 	inherited  map[string][]int
@@ -61,7 +62,7 @@ const (
 // Options are what a Supervisor needs beside its configuration.
 type Options struct {
 	// Load reads the configuration again at SIGHUP. An error changes nothing.
-	Load func() (*Config, error)
+	Load func() (*config.Config, error)
 }
 
 // What Run's and New's errors are made of, for exit codes.
@@ -71,11 +72,11 @@ var (
 )
 
 // New opens the logs and binds every address of the configuration, or none.
-func New(cfg *Config, opts Options) (*Supervisor, error) {
+func New(cfg *config.Config, opts Options) (*Supervisor, error) {
 	return open(cfg, opts, inheritedSockets())
 }
 
-func open(cfg *Config, opts Options, inherited map[string][]int) (*Supervisor, error) {
+func open(cfg *config.Config, opts Options, inherited map[string][]int) (*Supervisor, error) {
 	out, err := newSink(logPathsOf(cfg))
 	if err != nil {
 		return nil, err
@@ -116,7 +117,7 @@ func (s *Supervisor) bindAll() error {
 }
 
 // newSupervisor makes one without sockets, whose processes come from start.
-func newSupervisor(cfg *Config, log *zap.Logger, start func(launch) (process, error)) *Supervisor {
+func newSupervisor(cfg *config.Config, log *zap.Logger, start func(launch) (process, error)) *Supervisor {
 	id := make([]byte, 8)
 	rand.Read(id)
 	return &Supervisor{

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"supervisor/pkg/config"
 )
 
 func TestServesReloadsAndStops(t *testing.T) {
@@ -69,7 +71,7 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 	m.reload(nil, errors.New("supervisor.toml:3: unknown key"))
 	m.await("reload failed, nothing changed", 2)
 	taken := *pool
-	taken.Bind = append(taken.Bind, Bind{Name: "second", Network: "tcp", Address: m.addr()})
+	taken.Bind = append(taken.Bind, config.Bind{Name: "second", Network: "tcp", Address: m.addr()})
 	m.reload(testConfig(&taken), nil)
 	m.await("reload failed, nothing changed", 3)
 

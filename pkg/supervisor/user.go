@@ -4,11 +4,12 @@ import (
 	"os"
 	"strconv"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
 )
 
 // setUser resolves the pool's user and group, and adds the variables that a login would set.
-func (s *stubSpec) setUser(cfg *PoolConfig, env []string) ([]string, error) {
+func (s *stubSpec) setUser(cfg *config.Pool, env []string) ([]string, error) {
 	if cfg.User == "" && cfg.Group == "" {
 		return env, nil
 	}

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
 )
@@ -17,7 +18,7 @@ type worker struct {
 	// Set once.
 	id         protocol.WorkerID
 	pool       *pool
-	cfg        *PoolConfig // of its generation
+	cfg        *config.Pool // of its generation
 	generation int
 	sockets    []*bindSockets
 	proc       process
@@ -181,7 +182,7 @@ func (s *Supervisor) impossible(w *worker, e event) {
 }
 
 func (s *Supervisor) executed(w *worker, e event) {
-	if w.cfg.Ready == ReadyExec {
+	if w.cfg.Ready == config.ReadyExec {
 		s.becomeReady(w, e)
 	}
 }

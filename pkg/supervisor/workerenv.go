@@ -5,19 +5,20 @@ import (
 	"strconv"
 	"strings"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
 )
 
 // What a worker finds in its environment beside the contracts of pkg/protocol.
 
 // baseEnv is our environment without what is ours, overlaid by env_file and env.
-func baseEnv(cfg *PoolConfig) []string {
+func baseEnv(cfg *config.Pool) []string {
 	var env []string
 	for _, pair := range os.Environ() {
 		name, _, _ := strings.Cut(pair, "=")
 		_, inFile := cfg.EnvFromFile[name]
 		_, inEnv := cfg.Env[name]
-		if !scrubbed(name) && !inFile && !inEnv {
+		if !config.Reserved(name) && !inFile && !inEnv {
 			env = append(env, pair)
 		}
 	}
@@ -59,7 +60,7 @@ func addRuntimeEnv(env []string, l launch) []string {
 }
 
 // memoryShare gives GOMEMLIMIT for a worker: 0.9 × the cgroup's limit / all workers, and not more than 0.9 × max_memory.
-func (s *Supervisor) memoryShare(cfg *PoolConfig, generation int) int64 {
+func (s *Supervisor) memoryShare(cfg *config.Pool, generation int) int64 {
 	var share int64
 	if limit := machine.MemoryLimit(); limit > 0 {
 		workers := 0

@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"errors"
@@ -15,7 +15,7 @@ import (
 )
 
 // Check finds out whether a start or a reload with this configuration would work, without disturbing anything: what a deploy
-// does before kill -HUP. It gives one line about what it saw; its error is a *ConfigError.
+// does before kill -HUP. It gives one line about what it saw; its error is an *Error.
 //
 // An address that the running instance holds is fine. The running instance is the process that holds the lock of this pidfile.
 func (c *Config) Check() (summary string, err error) {
@@ -68,7 +68,7 @@ type checker struct {
 	problems problems
 }
 
-func (ck *checker) at(p *PoolConfig, key string) origin {
+func (ck *checker) at(p *Pool, key string) origin {
 	if from := ck.cfg.sources[poolKey(p, key)]; from.kind != fromDefault {
 		return from
 	}
@@ -101,7 +101,7 @@ func (ck *checker) outputFile(key, path string) {
 }
 
 // command looks whether a worker's program would be found where the worker would look for it: in its PATH, from its directory.
-func (ck *checker) command(p *PoolConfig) {
+func (ck *checker) command(p *Pool) {
 	path, err := p.commandPath()
 	if err != nil {
 		ck.problems.add(ck.at(p, "command"), poolKey(p, "command"), "%s: %v", path, err)
@@ -109,7 +109,7 @@ func (ck *checker) command(p *PoolConfig) {
 }
 
 // commandPath gives the file that a worker would execute; with an error, the path that the error is about.
-func (p *PoolConfig) commandPath() (string, error) {
+func (p *Pool) commandPath() (string, error) {
 	name := p.Command[0]
 	if strings.Contains(name, "/") {
 		if !filepath.IsAbs(name) && p.Chdir != "" {
@@ -150,7 +150,7 @@ func isExecutable(path string) error {
 }
 
 // rights looks whether we may do to a worker what the pool asks for.
-func (ck *checker) rights(p *PoolConfig) {
+func (ck *checker) rights(p *Pool) {
 	if u, err := machine.LookupUser(p.User); p.User != "" && err == nil && u.Uid != strconv.Itoa(os.Geteuid()) && !capable(unix.CAP_SETUID) {
 		ck.problems.add(ck.at(p, "user"), poolKey(p, "user"), "only root may run workers as %s", p.User)
 	}

@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"errors"
@@ -25,14 +25,14 @@ func (l *loader) validate() {
 }
 
 // at gives where a pool's value came from: at least the line of its section.
-func (l *loader) at(p *PoolConfig, key string) origin {
+func (l *loader) at(p *Pool, key string) origin {
 	if from := l.cfg.sources[poolKey(p, key)]; from.kind != fromDefault {
 		return from
 	}
 	return l.cfg.sources["pool."+p.Name]
 }
 
-func (l *loader) validateCommand(p *PoolConfig) {
+func (l *loader) validateCommand(p *Pool) {
 	if len(p.Command) > 0 || l.broken[poolKey(p, "command")] {
 		return
 	}
@@ -45,7 +45,7 @@ func (l *loader) validateCommand(p *PoolConfig) {
 
 // checkJitter: a spread without a limit does nothing, which somebody who sets it does not expect. A limit that was switched off by a
 // stronger source (--max-requests 0) takes its spread along.
-func checkJitter[N interface{ ~int | ~int64 }](l *loader, p *PoolConfig, key string, limit, spread *N) {
+func checkJitter[N interface{ ~int | ~int64 }](l *loader, p *Pool, key string, limit, spread *N) {
 	limitKey, spreadKey := poolKey(p, key), poolKey(p, key+"_jitter")
 	if *limit != 0 || *spread == 0 || l.broken[limitKey] || l.broken[spreadKey] {
 		return
@@ -58,7 +58,7 @@ func checkJitter[N interface{ ~int | ~int64 }](l *loader, p *PoolConfig, key str
 	l.fail(l.cfg.sources[spreadKey], spreadKey, "does nothing without %s: set it as well", key)
 }
 
-func (l *loader) validateUsers(p *PoolConfig) {
+func (l *loader) validateUsers(p *Pool) {
 	if p.User != "" {
 		if _, err := machine.LookupUser(p.User); err != nil {
 			l.fail(l.at(p, "user"), poolKey(p, "user"), "%v", err)
@@ -83,7 +83,7 @@ func (l *loader) validateUsers(p *PoolConfig) {
 	}
 }
 
-func (l *loader) validateFiles(p *PoolConfig) {
+func (l *loader) validateFiles(p *Pool) {
 	if p.Chdir != "" {
 		if info, err := os.Stat(p.Chdir); err != nil {
 			l.fail(l.at(p, "chdir"), poolKey(p, "chdir"), "%s: %v", p.Chdir, withoutPath(err))

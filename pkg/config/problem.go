@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"fmt"
@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// ConfigError is all that is wrong with a configuration, so that an operator mends it in one go.
-type ConfigError struct {
+// Error is all that is wrong with a configuration, so that an operator mends it in one go.
+type Error struct {
 	Problems []Problem
 
 	machine bool // found by Check: the values are fine, but not on this machine as it is
@@ -34,7 +34,7 @@ func (p Problem) String() string {
 }
 
 // Error gives one problem a line.
-func (e *ConfigError) Error() string {
+func (e *Error) Error() string {
 	lines := make([]string, len(e.Problems))
 	for i, p := range e.Problems {
 		lines[i] = p.String()
@@ -43,16 +43,16 @@ func (e *ConfigError) Error() string {
 }
 
 // Usage reports whether only the command line is at fault.
-func (e *ConfigError) Usage() bool {
+func (e *Error) Usage() bool {
 	return !e.machine && e.all(func(p Problem) bool { return p.from.kind == fromFlag })
 }
 
 // Bind reports whether all problems are addresses that cannot be bound.
-func (e *ConfigError) Bind() bool {
+func (e *Error) Bind() bool {
 	return e.all(func(p Problem) bool { return p.address })
 }
 
-func (e *ConfigError) all(is func(Problem) bool) bool {
+func (e *Error) all(is func(Problem) bool) bool {
 	for _, p := range e.Problems {
 		if !is(p) {
 			return false
@@ -69,12 +69,12 @@ func (ps *problems) add(from origin, key, format string, args ...any) {
 }
 
 // err gives the error, or nil: the file's problems in the order of its lines, then those of the environment and the flags.
-func (ps problems) err() *ConfigError {
+func (ps problems) err() *Error {
 	if len(ps) == 0 {
 		return nil
 	}
 	sort.SliceStable(ps, func(i, j int) bool { return ps[i].from.before(ps[j].from) })
-	return &ConfigError{Problems: ps}
+	return &Error{Problems: ps}
 }
 
 // origin is where a value came from.

@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"bufio"
@@ -68,7 +68,7 @@ func (out *printer) line(key, value string, from origin, note string) {
 }
 
 // env writes the variables as a table of its own, which therefore stands last in its pool.
-func (out *printer) env(p *PoolConfig) {
+func (out *printer) env(p *Pool) {
 	fmt.Fprintf(out.w, "\n[pool.%s.env]\n", p.Name)
 	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
 		value, note := redact(name, p.Env[name])

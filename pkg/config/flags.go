@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"maps"
@@ -19,10 +19,10 @@ func (l *loader) selectPools() {
 				didYouMean(name, poolNames(l.cfg.Pools)))
 		}
 	}
-	l.selected = slices.DeleteFunc(slices.Clone(l.cfg.Pools), func(p *PoolConfig) bool { return !slices.Contains(l.src.Pools, p.Name) })
+	l.selected = slices.DeleteFunc(slices.Clone(l.cfg.Pools), func(p *Pool) bool { return !slices.Contains(l.src.Pools, p.Name) })
 }
 
-func poolNames(pools []*PoolConfig) []string {
+func poolNames(pools []*Pool) []string {
 	names := make([]string, len(pools))
 	for i, p := range pools {
 		names[i] = p.Name
@@ -31,18 +31,18 @@ func poolNames(pools []*PoolConfig) []string {
 }
 
 // flagPool gives the pool that the flags are about: the one that listens, or the only one.
-func (l *loader) flagPool() *PoolConfig {
+func (l *loader) flagPool() *Pool {
 	if len(l.selected) == 1 {
 		return l.selected[0]
 	}
 	return onlyOne(listening(l.selected))
 }
 
-func listening(pools []*PoolConfig) []*PoolConfig {
-	return slices.DeleteFunc(slices.Clone(pools), func(p *PoolConfig) bool { return len(p.Bind) == 0 })
+func listening(pools []*Pool) []*Pool {
+	return slices.DeleteFunc(slices.Clone(pools), func(p *Pool) bool { return len(p.Bind) == 0 })
 }
 
-func onlyOne(pools []*PoolConfig) *PoolConfig {
+func onlyOne(pools []*Pool) *Pool {
 	if len(pools) == 1 {
 		return pools[0]
 	}

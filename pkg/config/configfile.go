@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"errors"
@@ -55,7 +55,7 @@ func (l *loader) readFile() {
 }
 
 // pool finds a pool, or adds it in the order of the file. It is nil when its name is no name.
-func (l *loader) pool(name string, from origin) *PoolConfig {
+func (l *loader) pool(name string, from origin) *Pool {
 	for _, p := range l.cfg.Pools {
 		if p.Name == name {
 			return p
@@ -73,7 +73,7 @@ func (l *loader) pool(name string, from origin) *PoolConfig {
 }
 
 // readEntry takes a key of [supervisor] (p is nil) or of [pool.NAME].
-func (l *loader) readEntry(p *PoolConfig, e entry, from origin) {
+func (l *loader) readEntry(p *Pool, e entry, from origin) {
 	depth := 1
 	if p != nil {
 		depth = 2
@@ -102,7 +102,7 @@ func (l *loader) readEntry(p *PoolConfig, e entry, from origin) {
 }
 
 // readEnv takes [pool.NAME.env], line by line, so that each variable knows where it came from.
-func (l *loader) readEnv(p *PoolConfig, s *setting[PoolConfig], e entry, from origin) {
+func (l *loader) readEnv(p *Pool, s *setting[Pool], e entry, from origin) {
 	switch {
 	case e.table && len(e.path) == 3:
 		l.cfg.sources[poolKey(p, "env")] = from

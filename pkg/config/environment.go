@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"maps"
@@ -22,7 +22,7 @@ func Environment(environ []string) map[string]string {
 }
 
 // variableName gives the variable of a pool's setting.
-func variableName(p *PoolConfig, key string) string {
+func variableName(p *Pool, key string) string {
 	return poolPrefix + strings.ToUpper(strings.ReplaceAll(p.Name, "-", "_")+"_"+key)
 }
 
@@ -47,7 +47,7 @@ func (l *loader) readEnvironment() {
 }
 
 // readPlain takes a variable that names no pool.
-func (l *loader) readPlain(s *setting[PoolConfig], v string) {
+func (l *loader) readPlain(s *setting[Pool], v string) {
 	from := origin{kind: fromEnvironment, name: s.variable}
 	p := l.variablePool()
 	if p != nil {
@@ -62,7 +62,7 @@ func (l *loader) readPlain(s *setting[PoolConfig], v string) {
 
 // variablePool gives the pool that the plain variables are about. Unlike a flag, a variable is often set for several commands at
 // once: with --pool jobs, WORKERS stays that of the pool with bind.
-func (l *loader) variablePool() *PoolConfig {
+func (l *loader) variablePool() *Pool {
 	if p := onlyOne(listening(l.selected)); p != nil {
 		return p
 	}
@@ -76,8 +76,8 @@ func (l *loader) variablePool() *PoolConfig {
 // is silently ignored is found only in production.
 func (l *loader) readPoolVariables() {
 	type target struct {
-		pool    *PoolConfig
-		setting *setting[PoolConfig]
+		pool    *Pool
+		setting *setting[Pool]
 	}
 	targets := map[string]target{}
 	for _, p := range l.cfg.Pools {
@@ -111,7 +111,7 @@ func (l *loader) readPoolVariables() {
 }
 
 // readEnvVariable takes SUPERVISOR_POOL_<NAME>_ENV: words NAME=VALUE.
-func (l *loader) readEnvVariable(p *PoolConfig, s *setting[PoolConfig], v string, from origin) {
+func (l *loader) readEnvVariable(p *Pool, s *setting[Pool], v string, from origin) {
 	words, err := splitWords(v)
 	if err != nil {
 		l.fail(from, poolKey(p, "env"), "%v", err)

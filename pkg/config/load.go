@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ type Sources struct {
 	Pools []string            // run only these; empty: all
 }
 
-// Load reads, overlays and validates. Its error is a *ConfigError that holds everything that is wrong.
+// Load reads, overlays and validates. Its error is an *Error that holds everything that is wrong.
 func Load(src Sources) (*Config, error) {
 	cfg := Defaults()
 	l := loader{src: src, cfg: cfg, broken: map[string]bool{}}
@@ -31,7 +31,7 @@ func Load(src Sources) (*Config, error) {
 	l.nameBinds()
 	cfg.Pools = l.selected
 	l.validate()
-	if err := l.problems.err(); err != nil { // not returned as it is: a nil *ConfigError is no nil error
+	if err := l.problems.err(); err != nil { // not returned as it is: a nil *Error is no nil error
 		return nil, err
 	}
 	return cfg, nil
@@ -40,12 +40,12 @@ func Load(src Sources) (*Config, error) {
 type loader struct {
 	src      Sources
 	cfg      *Config
-	selected []*PoolConfig // those of cfg.Pools that shall run
+	selected []*Pool // those of cfg.Pools that shall run
 	problems problems
 	broken   map[string]bool // keys that have a problem already: nothing more is said about them
 }
 
-func poolKey(p *PoolConfig, key string) string { return "pool." + p.Name + "." + key }
+func poolKey(p *Pool, key string) string { return "pool." + p.Name + "." + key }
 
 // fail notes what is wrong with a key's value.
 func (l *loader) fail(from origin, key, format string, args ...any) {

@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"os"
@@ -153,7 +153,7 @@ func wantProblems(t *testing.T, src Sources, want ...string) {
 	if err == nil {
 		t.Fatalf("loaded %+v, want %q", cfg, want)
 	}
-	if _, ok := err.(*ConfigError); !ok {
+	if _, ok := err.(*Error); !ok {
 		t.Fatalf("error is a %T", err)
 	}
 	lines := strings.Split(err.Error(), "\n")
@@ -281,7 +281,7 @@ func TestErrorsNameTheFlagOrVariable(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			wantProblems(t, test.src, test.want...)
 			_, err := Load(test.src)
-			if got := err.(*ConfigError).Usage(); got != test.usage {
+			if got := err.(*Error).Usage(); got != test.usage {
 				t.Errorf("Usage() = %v", got)
 			}
 		})

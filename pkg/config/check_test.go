@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"bufio"
@@ -108,7 +108,7 @@ func undisturbed(t *testing.T, l net.Listener) {
 
 func wantCheck(t *testing.T, err error, bind bool, want ...string) {
 	t.Helper()
-	var bad *ConfigError
+	var bad *Error
 	if !errors.As(err, &bad) {
 		t.Fatalf("got %v, want %q", err, want)
 	}

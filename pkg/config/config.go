@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"io/fs"
@@ -11,7 +11,7 @@ type Config struct {
 	ErrorLog  string // the supervisor's log and the workers' stderr; "-": stderr
 	AccessLog string // the workers' stdout; "-": stdout
 	LogLevel  string // debug, info, warning or error
-	Pools     []*PoolConfig
+	Pools     []*Pool
 
 	// sources says where each value came from, by its dotted key: for --print-config and for the errors of --check-config.
 	sources map[string]origin
@@ -23,7 +23,7 @@ func Defaults() *Config {
 		ErrorLog:  "-",
 		AccessLog: "-",
 		LogLevel:  "info",
-		Pools: []*PoolConfig{{
+		Pools: []*Pool{{
 			Name:             "web",
 			Backlog:          2048,
 			Sockets:          SocketsPerSlot,
@@ -44,8 +44,8 @@ func Defaults() *Config {
 	}
 }
 
-// PoolConfig is one [pool.NAME] section: workers that run the same command on the same sockets.
-type PoolConfig struct {
+// Pool is one [pool.NAME] section: workers that run the same command on the same sockets.
+type Pool struct {
 	Name    string
 	Command []string // argv; looked up in PATH when it holds no slash
 	Bind    []Bind

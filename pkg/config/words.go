@@ -1,4 +1,4 @@
-package supervisor
+package config
 
 import (
 	"fmt"
@@ -112,7 +112,7 @@ func checkVariable(name, value string) error {
 	if !isVariableName(name) {
 		return fmt.Errorf("%q is not a variable's name: letters, digits and _, no digit first", name)
 	}
-	if scrubbed(name) {
+	if Reserved(name) {
 		return fmt.Errorf("%s is for the supervisor to set", name)
 	}
 	if strings.ContainsRune(value, 0) {
@@ -121,8 +121,9 @@ func checkVariable(name, value string) error {
 	return nil
 }
 
-// scrubbed are variables of our own life that no worker may see: the real systemd's sockets, tableflip's mark, our contracts.
-func scrubbed(name string) bool {
+// Reserved reports whether a variable is the supervisor's to set. No worker sees ours: the real systemd's sockets, tableflip's mark, our
+// contracts.
+func Reserved(name string) bool {
 	switch name {
 	case "NOTIFY_SOCKET", "MAINPID", "FDSTORE":
 		return true
