@@ -97,6 +97,16 @@ func refusal(answer string) string {
 	return ""
 }
 
+// Refusal says, for its operator, why the Redis that answered with err serves nobody, or not us, and what to set; "" for any other
+// error.
+func Refusal(err error) string {
+	var said *rueidis.RedisError
+	if !errors.As(err, &said) {
+		return ""
+	}
+	return refusal(said.Error())
+}
+
 // redisError turns what the library says into what a caller can branch on.
 func redisError(ctx context.Context, err error) error {
 	if err == nil {
