@@ -21,6 +21,7 @@ const environment = "  APP_LOG_FORMAT     json or console; by default console on
 	"  REDIS_URL          jobs, uploads and results: redis://[user:password@]host[:port][/db], rediss://…, unix:PATH\n" +
 	"  TASK_BROKER_URL    another Redis for the jobs\n" +
 	"  TASK_RESULT_BACKEND   another Redis for uploads and results\n" +
+	"  APP_MAX_WAITING    bytes of uploads that may wait for a runner, by default 1GiB; more are answered with 429\n" +
 	"  ENABLE_BACKGROUND_TASKS   true or false; by default true exactly when there is a broker"
 
 func serveCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {

@@ -3,8 +3,10 @@ package app
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"go.uber.org/zap/zapcore"
@@ -21,13 +23,18 @@ type Config struct {
 	// The URLs may hold passwords: they never reach a log or an error.
 	Broker string // TASK_BROKER_URL, else REDIS_URL: where jobs are; "" none
 	Store  string // TASK_RESULT_BACKEND, else the broker: where uploads and results are
+	// MaxWaiting bounds the bytes of uploads that wait for a runner: APP_MAX_WAITING.
+	MaxWaiting int64
 }
+
+// defaultMaxWaiting is some 300 photographs of 3 MB: what two runners do in half a minute, and what a small Redis can hold.
+const defaultMaxWaiting = 1 << 30
 
 // ConfigFromEnv reads the configuration with getenv (os.Getenv). The error names every variable that is wrong, and what would
 // be right.
 func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	var c Config
-	var errs [8]error
+	var errs [9]error
 	c.Debug, errs[0] = boolean(getenv, "APP_DEBUG")
 	c.AccessLog, errs[1] = boolean(getenv, "APP_ACCESS_LOG")
 	c.LogFormat, errs[2] = oneOf(getenv, "APP_LOG_FORMAT", "json", "console")
@@ -44,6 +51,7 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	if c.Tasks && c.Broker == "" && errors.Join(errs[4:7]...) == nil {
 		errs[7] = errors.New("ENABLE_BACKGROUND_TASKS=true, but there is no broker: set REDIS_URL or TASK_BROKER_URL, as in redis://127.0.0.1:6379")
 	}
+	c.MaxWaiting, errs[8] = size(getenv, "APP_MAX_WAITING", defaultMaxWaiting, maxUploadBytes)
 	if err := errors.Join(errs[:]...); err != nil {
 		return Config{}, err
 	}
@@ -63,6 +71,25 @@ func boolean(getenv func(string) string, name string) (bool, error) {
 	default:
 		return false, fmt.Errorf("%s=%q: want 1 or 0", name, value)
 	}
+}
+
+// size reads a number of bytes, or of KiB, MiB, GiB.
+func size(getenv func(string) string, name string, otherwise, least int64) (int64, error) {
+	value := getenv(name)
+	if value == "" {
+		return otherwise, nil
+	}
+	digits, shift := value, 0
+	for i, unit := range []string{"KiB", "MiB", "GiB"} {
+		if d, ok := strings.CutSuffix(value, unit); ok {
+			digits, shift = d, 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n > math.MaxInt64>>shift || n<<shift < least {
+		return 0, fmt.Errorf("%s=%q: want a number of bytes, as in 256MiB, and at least %d", name, value, least)
+	}
+	return n << shift, nil
 }
 
 // redisURL gives the address of a Redis; unix:path may be relative to the working directory, as in a configuration that works in every

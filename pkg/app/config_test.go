@@ -20,14 +20,14 @@ func env(pairs ...string) func(string) string {
 
 func TestConfigDefaults(t *testing.T) {
 	got, err := ConfigFromEnv(env())
-	if err != nil || got != (Config{}) {
+	if err != nil || got != (Config{MaxWaiting: defaultMaxWaiting}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
 func TestConfigReadsTheEnvironment(t *testing.T) {
 	got, err := ConfigFromEnv(env("APP_DEBUG", "1", "APP_ACCESS_LOG", "true", "APP_LOG_FORMAT", "json", "APP_LOG_LEVEL", "warn"))
-	want := Config{Debug: true, AccessLog: true, LogFormat: "json", LogLevel: zapcore.WarnLevel}
+	want := Config{Debug: true, AccessLog: true, LogFormat: "json", LogLevel: zapcore.WarnLevel, MaxWaiting: defaultMaxWaiting}
 	if err != nil || got != want {
 		t.Errorf("%+v, %v, want %+v", got, err, want)
 	}
@@ -45,6 +45,19 @@ func TestConfigErrorNamesEverythingWrong(t *testing.T) {
 	}
 }
 
+func TestSizesHaveUnits(t *testing.T) {
+	for value, want := range map[string]int64{"": 1 << 30, "10485760": 10 << 20, "64MiB": 64 << 20, "20480KiB": 20 << 20, "2GiB": 2 << 30} {
+		if got, err := ConfigFromEnv(env("APP_MAX_WAITING", value)); err != nil || got.MaxWaiting != want {
+			t.Errorf("%q: %d, %v", value, got.MaxWaiting, err)
+		}
+	}
+	for _, value := range []string{"9MiB", "0", "-1GiB", "1GB", "GiB", "1e9", "9007199254740992GiB"} {
+		if _, err := ConfigFromEnv(env("APP_MAX_WAITING", value)); err == nil || !strings.Contains(err.Error(), "256MiB") || !strings.Contains(err.Error(), "10485760") {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+}
+
 func TestTasksAreOnExactlyWhenThereIsABroker(t *testing.T) {
 	for _, c := range []struct {
 		env  []string
@@ -57,6 +70,7 @@ func TestTasksAreOnExactlyWhenThereIsABroker(t *testing.T) {
 		{[]string{"REDIS_URL", "redis://a", "ENABLE_BACKGROUND_TASKS", "true"}, Config{Tasks: true, Broker: "redis://a", Store: "redis://a"}},
 		{[]string{"ENABLE_BACKGROUND_TASKS", "false"}, Config{}},
 	} {
+		c.want.MaxWaiting = defaultMaxWaiting
 		if got, err := ConfigFromEnv(env(c.env...)); err != nil || got != c.want {
 			t.Errorf("%v: %+v, %v", c.env, got, err)
 		}

@@ -13,7 +13,8 @@
 //	tasks.go      background work: EnqueueTask, GetTaskStatus, CancelTask; nil when it is off
 //	imagetask.go  a thumbnail as a job: accepted here, made by a runner
 //	taskroutes.go /tasks/{id}: status, result, cancel
-//	store.go      where uploads and results lie meanwhile
+//	store.go      where uploads and results lie meanwhile, and how many bytes of uploads may
+//	redis.go      the store's Redis: its URL, a connection that may not be there yet, errors
 //	memory.go     a Redis in this process, for development
 //	thumbnail.go  bytes in, thumbnail out
 //	exif.go       which way up a photograph is

@@ -39,7 +39,7 @@ func (a *app) postImage(ctx *fasthttp.RequestCtx) error {
 		defer cancel()
 		id, err := a.tasks.enqueueThumbnail(limit, upload, want)
 		if err != nil {
-			return taskProblem(id, err)
+			return a.taskProblem(id, err)
 		}
 		accepted(ctx, id)
 		return nil

@@ -23,56 +23,91 @@ const (
 	worthProgress = 2_000_000
 )
 
-// thumbnailArgs is all that the list entry holds.
+// thumbnailArgs is all that the list entry holds. The upload lies in the store under the job's id.
 type thumbnailArgs struct {
-	Upload string `json:"upload"` // key in the store
-	Width  int    `json:"width"`
-	Height int    `json:"height"`
+	Width  int `json:"width"`
+	Height int `json:"height"`
 }
 
-// enqueueThumbnail accepts an upload: it is in Redis before its job is, and the job is before the client hears of it.
+// enqueueThumbnail accepts an upload: it is in Redis before its job is, and the job is before the client hears of it. Both are asked
+// for room before megabytes travel.
 func (t *Tasks) enqueueThumbnail(ctx context.Context, image []byte, want box) (id string, err error) {
-	key := ulid.MustNew(ulid.Now(), rand.Reader).String()
-	if err := t.store.saveUpload(ctx, key, image); err != nil {
+	options := []tasks.Option{
+		tasks.Key(ulid.MustNew(ulid.Now(), rand.Reader).String()),
+		tasks.Timeout(thumbnailTimeout), tasks.MaxAttempts(thumbnailAttempts), tasks.Keep(recordTTL),
+	}
+	err = again(ctx, isUnavailable, func() (err error) {
+		id, err = t.client.Room(ctx, options...)
+		return err
+	})
+	if err == nil {
+		err = t.store.saveUpload(ctx, id, image)
+	}
+	if err != nil {
 		return "", t.note(err)
 	}
-	id, err = t.EnqueueTask(ctx, thumbnailTask, thumbnailArgs{key, want.width, want.height},
-		tasks.Key(key), tasks.Timeout(thumbnailTimeout), tasks.MaxAttempts(thumbnailAttempts), tasks.Keep(recordTTL))
+	_, err = t.EnqueueTask(ctx, thumbnailTask, thumbnailArgs{want.width, want.height}, options...)
 	if err != nil && !errors.Is(err, tasks.ErrUnavailable) {
-		t.store.dropUpload(ctx, key) // refused; after ErrUnavailable the job may be there, and needs it
+		t.store.dropUpload(ctx, id) // refused; after ErrUnavailable the job may be there, and needs it
 	}
 	return id, err
 }
 
-// makeThumbnail is the handler. It may run more than once for a job: every run stores the same bytes under the same key.
-func (t *Tasks) makeThumbnail(ctx context.Context, args thumbnailArgs) ([]byte, error) {
-	upload, err := t.store.upload(ctx, args.Upload)
-	if errors.Is(err, errNotStored) {
-		// A run that was killed between its last write and the end in the books has deleted it.
-		switch _, err := t.store.result(ctx, args.Upload); {
-		case err == nil:
-			return nil, nil
-		case !errors.Is(err, errNotStored): // an outage says nothing about the upload
-			return nil, err
+// thumbnail is the handler. It may run more than once for a job: every run stores the same bytes under the same key.
+func (t *Tasks) thumbnail(ctx context.Context, args thumbnailArgs) (_ []byte, err error) {
+	job := tasks.FromContext(ctx)
+	err = errors.New("the handler panicked")
+	defer func() {
+		if endsWith(ctx, job, err) {
+			t.store.dropUpload(ctx, job.ID)
 		}
-		return nil, &taskError{newProblem(fasthttp.StatusGone, "upload_expired", "the image waited longer than %v and was deleted: send it again", uploadTTL), true}
-	}
-	if err != nil {
-		return nil, err
-	}
-	made, err := t.decodeInTurn(ctx, upload, box{args.Width, args.Height})
-	if err == nil {
-		err = t.store.saveResult(ctx, args.Upload, made)
-	}
+	}()
+	err = t.makeThumbnail(ctx, job.ID, box{args.Width, args.Height})
 	var p *problem
 	switch {
-	case err == nil:
-		t.store.dropUpload(ctx, args.Upload)
+	case errors.Is(err, tasks.ErrUnavailable), errors.Is(err, tasks.ErrFull): // the store's fault: the attempt does not count
+		t.note(err)
+		err = &taskError{newProblem(0, "store_unavailable", "Redis was away or full when the job ran, it will be tried again"), err}
 	case errors.As(err, &p): // the image's own fault, now and next time
-		t.store.dropUpload(ctx, args.Upload)
-		err = &taskError{p, true}
+		err = &taskError{p, tasks.ErrSkipRetry}
 	}
 	return nil, err
+}
+
+// endsWith reports whether a job is over, and not done, when its handler returns err: nobody will ask for its upload then.
+func endsWith(ctx context.Context, job *tasks.Job, err error) bool {
+	switch cause := context.Cause(ctx); {
+	case err == nil, cause == tasks.ErrShutdown, cause == tasks.ErrLeaseLost: // done, or it goes back to the queue
+		return false
+	case cause == tasks.ErrCancelled, errors.Is(err, tasks.ErrSkipRetry):
+		return true
+	case cause != context.DeadlineExceeded && (errors.Is(err, tasks.ErrUnavailable) || errors.Is(err, tasks.ErrFull)):
+		return false // postponed
+	}
+	return job.Attempt >= job.Max
+}
+
+func (t *Tasks) makeThumbnail(ctx context.Context, id string, want box) error {
+	upload, err := t.store.upload(ctx, id)
+	if errors.Is(err, errNotStored) {
+		// A run that was killed between its last write and the end in the books has put the result in its place.
+		made, err := t.store.result(ctx, id)
+		if errors.Is(err, errNotStored) {
+			return newProblem(fasthttp.StatusGone, "upload_expired", "the image is not there any more, it is kept for %v: send it again", uploadTTL)
+		}
+		if err != nil { // an outage says nothing about the upload
+			return err
+		}
+		return t.store.saveResult(ctx, id, made)
+	}
+	if err != nil {
+		return err
+	}
+	made, err := t.decodeInTurn(ctx, upload, want)
+	if err != nil {
+		return err
+	}
+	return t.store.saveResult(ctx, id, made)
 }
 
 // decodeInTurn makes the thumbnail when a core is free. Decoding cannot be interrupted: it takes a second at most.

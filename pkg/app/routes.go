@@ -27,9 +27,9 @@ func (a *app) table() []route {
 	routes := []route{
 		{get, "/", "", "This page; JSON unless the client accepts HTML.", "", a.index},
 		{post, "/images", "?width=320&height=320", imageAbout, imageFlags, a.postImage},
-		{get, "/tasks/{id}", "", "Where a job is: state, attempt, times, progress, error.", "", a.getTask},
-		{get, "/tasks/{id}/result", "", "What came of it: the thumbnail.", "-o thumbnail.jpg", a.getTaskResult},
-		{fasthttp.MethodDelete, "/tasks/{id}", "", "Cancels a job that has not ended.", "-X DELETE", a.deleteTask},
+		{get, "/tasks/{id}", "", "Where a job is: state, attempt, times, progress, error.", "", a.taskRoute(a.getTask)},
+		{get, "/tasks/{id}/result", "", "What came of it: the thumbnail, or what else its handler returned.", "-o thumbnail.jpg", a.taskRoute(a.getTaskResult)},
+		{fasthttp.MethodDelete, "/tasks/{id}", "", "Cancels a job that has not ended.", "-X DELETE", a.taskRoute(a.deleteTask)},
 		{get, "/health", "", "Which worker answers: id, pid, uptime in seconds, connections, generation.", "", a.health},
 		{get, "/api/health", "", "The same, for what looks for it under /api.", "", a.health},
 		{get, "/health/worker", "", "The same, for what asks for a worker's health.", "", a.health},

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -30,9 +31,9 @@ type taskStatus struct {
 	State       tasks.State   `json:"state"`
 	Attempt     int           `json:"attempt"` // begun so far, the running one included
 	MaxAttempts int           `json:"max_attempts"`
+	Postponed   int           `json:"postponed,omitempty"` // runs that did not count: Redis was away or full
 	Progress    *taskProgress `json:"progress,omitempty"`
 	Error       *errorBody    `json:"error,omitempty"` // of the last attempt
-	Cancelling  bool          `json:"cancelling,omitempty"`
 	EnqueuedAt  time.Time     `json:"enqueued_at,omitzero"`
 	DueAt       time.Time     `json:"due_at,omitzero"`
 	StartedAt   time.Time     `json:"started_at,omitzero"`
@@ -55,16 +56,6 @@ func accepted(ctx *fasthttp.RequestCtx, id string) {
 	answerJSON(ctx, fasthttp.StatusAccepted, map[string]string{"id": id, "status_url": statusURL(id), "result_url": resultURL(id)})
 }
 
-// taskRoute gives the id in the path, or why no answer about it is possible.
-func (a *app) taskRoute(ctx *fasthttp.RequestCtx) (id string, err error) {
-	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
-	if a.tasks == nil {
-		return "", a.tasksOff()
-	}
-	id, _ = ctx.UserValue("id").(string)
-	return id, nil
-}
-
 func (a *app) tasksOff() *problem {
 	remedy := "set REDIS_URL (or TASK_BROKER_URL) to a Redis, as in redis://127.0.0.1:6379, and start a runner: app work"
 	if a.config.Broker != "" {
@@ -73,17 +64,25 @@ func (a *app) tasksOff() *problem {
 	return newProblem(fasthttp.StatusServiceUnavailable, "tasks_off", "background tasks are off here: %s", remedy)
 }
 
-// getTask tells where a job is.
-func (a *app) getTask(ctx *fasthttp.RequestCtx) error {
-	id, err := a.taskRoute(ctx)
-	if err != nil {
-		return err
+// taskRoute runs an answer about the job that the path names, or says why none is possible.
+func (a *app) taskRoute(answer func(*fasthttp.RequestCtx, context.Context, string) error) func(*fasthttp.RequestCtx) error {
+	return func(ctx *fasthttp.RequestCtx) error {
+		ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+		if a.tasks == nil {
+			return a.tasksOff()
+		}
+		id, _ := ctx.UserValue("id").(string)
+		limit, cancel := askingTime()
+		defer cancel()
+		return a.taskProblem(id, answer(ctx, limit, id))
 	}
-	limit, cancel := askingTime()
-	defer cancel()
+}
+
+// getTask tells where a job is.
+func (a *app) getTask(ctx *fasthttp.RequestCtx, limit context.Context, id string) error {
 	status, err := a.tasks.GetTaskStatus(limit, id)
 	if err != nil {
-		return taskProblem(id, err)
+		return err
 	}
 	answerJSON(ctx, fasthttp.StatusOK, describe(status))
 	return nil
@@ -91,7 +90,7 @@ func (a *app) getTask(ctx *fasthttp.RequestCtx) error {
 
 func describe(s tasks.Status) taskStatus {
 	d := taskStatus{
-		ID: s.ID, Name: s.Name, Queue: s.Queue, State: s.State, Attempt: s.Attempt, MaxAttempts: s.Max, Cancelling: s.State == tasks.Cancelling,
+		ID: s.ID, Name: s.Name, Queue: s.Queue, State: s.State, Attempt: s.Attempt, MaxAttempts: s.Max, Postponed: s.Postponed,
 		Error: errorOf(s.Error), StatusURL: statusURL(s.ID), ResultURL: resultURL(s.ID),
 		EnqueuedAt: s.Enqueued.UTC(), DueAt: s.Due.UTC(), StartedAt: s.Started.UTC(), FinishedAt: s.Finished.UTC(),
 	}
@@ -104,17 +103,11 @@ func describe(s tasks.Status) taskStatus {
 	return d
 }
 
-// getTaskResult gives the thumbnail, or says why there is none: 409 not yet or never, 410 not any more, 404 no such job.
-func (a *app) getTaskResult(ctx *fasthttp.RequestCtx) error {
-	id, err := a.taskRoute(ctx)
-	if err != nil {
-		return err
-	}
-	limit, cancel := askingTime()
-	defer cancel()
+// getTaskResult gives what came of a job, or says why there is nothing: 409 not yet or never, 410 not any more, 404 no such job.
+func (a *app) getTaskResult(ctx *fasthttp.RequestCtx, limit context.Context, id string) error {
 	status, err := a.tasks.GetTaskStatus(limit, id)
 	if err != nil {
-		return taskProblem(id, err)
+		return err
 	}
 	switch status.State {
 	case tasks.Done:
@@ -127,42 +120,64 @@ func (a *app) getTaskResult(ctx *fasthttp.RequestCtx) error {
 		p.retryAfter = retryAfterEarly
 		return p
 	}
-	made, err := a.tasks.store.result(limit, keyOf(id))
+	if status.Name == thumbnailTask {
+		return a.answerStored(ctx, limit, id)
+	}
+	// The others return what they have to say.
+	result, err := a.tasks.GetTaskResult(limit, id)
+	switch {
+	case errors.Is(err, tasks.ErrNotFound):
+		return newProblem(fasthttp.StatusGone, "result_expired", "the job is done, but its result is not kept any more")
+	case err != nil:
+		return err
+	case len(result) == 0:
+		ctx.SetStatusCode(fasthttp.StatusNoContent)
+		return nil
+	}
+	ctx.SetContentType("application/json")
+	if !json.Valid(result) {
+		ctx.SetContentType("application/octet-stream")
+	}
+	ctx.Response.SetBodyRaw(result)
+	return nil
+}
+
+// answerStored answers with a thumbnail from the store.
+func (a *app) answerStored(ctx *fasthttp.RequestCtx, limit context.Context, id string) error {
+	made, err := a.tasks.store.result(limit, id)
 	if errors.Is(err, errNotStored) {
 		return newProblem(fasthttp.StatusGone, "result_expired", "the job is done, but its result was kept only for %v: send the image again", resultTTL)
 	}
 	if err != nil {
-		return taskProblem(id, a.tasks.note(err))
+		return a.tasks.note(err)
 	}
 	answerThumbnail(ctx, made)
 	return nil
 }
 
-// deleteTask cancels a job that has not ended.
-func (a *app) deleteTask(ctx *fasthttp.RequestCtx) error {
-	id, err := a.taskRoute(ctx)
+// deleteTask cancels a job that has not ended: 200 it never runs, 202 it runs and its runner is told, 409 it has ended.
+func (a *app) deleteTask(ctx *fasthttp.RequestCtx, limit context.Context, id string) error {
+	state, err := a.tasks.CancelTask(limit, id)
 	if err != nil {
 		return err
 	}
-	limit, cancel := askingTime()
-	defer cancel()
-	state, err := a.tasks.CancelTask(limit, id)
-	if err != nil {
-		return taskProblem(id, err)
-	}
-	if state == "" {
+	answer := fasthttp.StatusOK
+	switch state {
+	case tasks.Cancelling:
+		answer = fasthttp.StatusAccepted
+	case "":
 		status, err := a.tasks.GetTaskStatus(limit, id)
 		if err != nil {
-			return taskProblem(id, err)
+			return err
 		}
 		return newProblem(fasthttp.StatusConflict, "job_ended", "the job is %s: there is nothing left to cancel", status.State)
 	}
-	answerJSON(ctx, fasthttp.StatusOK, map[string]any{"id": id, "state": state, "cancelled": state == tasks.Cancelled, "status_url": statusURL(id)})
+	answerJSON(ctx, answer, map[string]any{"id": id, "state": state, "status_url": statusURL(id)})
 	return nil
 }
 
-// taskProblem says what a client can do about an error of the queue or the store.
-func taskProblem(id string, err error) error {
+// taskProblem says what a client can do about an error of the queue or the store. It leaves alone what is none.
+func (a *app) taskProblem(id string, err error) error {
 	var p *problem
 	switch {
 	case errors.Is(err, tasks.ErrBadID):
@@ -172,11 +187,18 @@ func taskProblem(id string, err error) error {
 	case errors.Is(err, tasks.ErrQueueFull):
 		p = newProblem(fasthttp.StatusTooManyRequests, "queue_full", "%d jobs wait already, send it again later", maxPending)
 		p.retryAfter = retryAfterFull
+	case errors.Is(err, errUploadsFull):
+		p = newProblem(fasthttp.StatusTooManyRequests, "uploads_full",
+			"the images that wait already have as many bytes as they may together (APP_MAX_WAITING, %d MiB here), send it again later", a.config.MaxWaiting>>20)
+		p.retryAfter = retryAfterFull
 	case errors.Is(err, tasks.ErrFull):
 		p = newProblem(fasthttp.StatusServiceUnavailable, "broker_full", "Redis has no memory left for this, nothing was stored, send it again later")
 		p.retryAfter = retryAfterFull
 	case errors.Is(err, tasks.ErrUnavailable):
 		p = newProblem(fasthttp.StatusServiceUnavailable, "broker_unavailable", "Redis does not answer, ask again")
+		if why := tasks.Refusal(err); why != "" {
+			p.message = "Redis refuses this: " + why + "; then ask again"
+		}
 		p.retryAfter = retryAfterOutage
 	default:
 		return err

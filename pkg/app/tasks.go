@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync/atomic"
 
-	"github.com/redis/rueidis"
 	"go.uber.org/zap"
 
 	"supervisor/pkg/tasks"
@@ -31,7 +29,7 @@ type Tasks struct {
 }
 
 // OpenTasks connects to the broker and the store, or gives nil when background tasks are off. It does not wait for a server that is
-// away. An error is about the configuration.
+// away, whichever kind of Redis that is. An error is about the configuration.
 func OpenTasks(config Config, log *zap.Logger) (*Tasks, error) {
 	if !config.Tasks {
 		return nil, nil
@@ -40,7 +38,7 @@ func OpenTasks(config Config, log *zap.Logger) (*Tasks, error) {
 	if err != nil {
 		return nil, errors.New("the broker's URL cannot be used") // the reason may hold the URL; ConfigFromEnv has looked at it before
 	}
-	store, err := openStore(config.Store)
+	store, err := openStore(config.Store, config.MaxWaiting)
 	if err != nil {
 		client.Close()
 		return nil, err
@@ -67,7 +65,7 @@ func (t *Tasks) EnqueueTask(ctx context.Context, name string, args any, options 
 // GetTaskStatus tells where a job is.
 func (t *Tasks) GetTaskStatus(ctx context.Context, id string) (tasks.Status, error) {
 	var status tasks.Status
-	err := again(ctx, func(err error) bool { return errors.Is(err, tasks.ErrUnavailable) }, func() (err error) {
+	err := again(ctx, isUnavailable, func() (err error) {
 		status, err = t.client.Status(ctx, id)
 		return err
 	})
@@ -79,13 +77,22 @@ func (t *Tasks) GetTaskStatus(ctx context.Context, id string) (tasks.Status, err
 func (t *Tasks) CancelTask(ctx context.Context, id string) (tasks.State, error) {
 	state, err := t.client.Cancel(ctx, id)
 	if state != "" {
-		t.store.dropUpload(ctx, keyOf(id))
+		t.store.dropUpload(ctx, id) // of other jobs there is none
 	}
 	return state, t.note(err)
 }
 
-// keyOf gives the last part of a job's id, under which the store has what belongs to it.
-func keyOf(id string) string { return id[strings.LastIndexByte(id, '.')+1:] }
+// GetTaskResult gives what the handler of a job returned: JSON, where handlers keep to the form of EnqueueTask. tasks.ErrNotDone and
+// tasks.ErrNotFound tell why there is none.
+func (t *Tasks) GetTaskResult(ctx context.Context, id string) (result []byte, err error) {
+	err = again(ctx, isUnavailable, func() (err error) {
+		result, err = t.client.Result(ctx, id)
+		return err
+	})
+	return result, t.note(err)
+}
+
+func isUnavailable(err error) bool { return errors.Is(err, tasks.ErrUnavailable) }
 
 // note logs when Redis stops answering and when it is back: a line per change, not one per request. It gives err back.
 func (t *Tasks) note(err error) error {
@@ -100,8 +107,8 @@ func (t *Tasks) note(err error) error {
 	return err
 }
 
-// Check asks the broker whether it can be used, and logs what makes it unsafe. An error that IsRefusal is about the configuration;
-// others pass.
+// Check asks broker and store whether they can be used, and logs what makes the broker unsafe. An error that IsRefusal is about the
+// configuration; others pass.
 func (t *Tasks) Check(ctx context.Context) error {
 	if err := t.client.Ping(ctx); err != nil {
 		return err
@@ -110,31 +117,16 @@ func (t *Tasks) Check(ctx context.Context) error {
 	for _, w := range warnings {
 		t.log.Warn("redis: " + w)
 	}
-	return err
-}
-
-// IsRefusal reports whether Redis answered, and will go on to refuse us: a wrong password, a database that is not there, a version
-// that is too old.
-func IsRefusal(err error) bool {
-	if err == nil {
-		return false
+	if err != nil {
+		return err
 	}
-	var said *rueidis.RedisError
-	if !errors.As(err, &said) {
-		return !errors.Is(err, tasks.ErrUnavailable)
-	}
-	for _, prefix := range []string{"WRONGPASS", "NOAUTH", "NOPERM", "ERR invalid DB", "ERR DB index", "ERR AUTH", "ERR Client sent AUTH"} {
-		if strings.HasPrefix(said.Error(), prefix) {
-			return true
-		}
-	}
-	return false
+	return t.store.ping(ctx)
 }
 
 // Handlers gives what a runner of this application can do, by name.
 func (t *Tasks) Handlers() *tasks.Mux {
 	mux := tasks.NewMux()
-	tasks.Kind[thumbnailArgs](thumbnailTask).Handle(mux, t.makeThumbnail)
+	tasks.Kind[thumbnailArgs](thumbnailTask).Handle(mux, t.thumbnail)
 	return mux
 }
 
@@ -147,7 +139,7 @@ func (t *Tasks) NewRunner(mux *tasks.Mux, options tasks.RunnerOptions) (*tasks.R
 // status says only that there was one.
 type taskError struct {
 	problem *problem
-	final   bool // trying again would not help
+	cause   error // what the queue makes of it, for example tasks.ErrSkipRetry: trying again would not help
 }
 
 func (e *taskError) Error() string {
@@ -155,8 +147,7 @@ func (e *taskError) Error() string {
 	return string(text)
 }
 
-// Is makes a final error wrap tasks.ErrSkipRetry without its words.
-func (e *taskError) Is(target error) bool { return e.final && target == tasks.ErrSkipRetry }
+func (e *taskError) Unwrap() error { return e.cause }
 
 // errorOf reads what a job's status says of its last error; nil if there was none.
 func errorOf(text string) *errorBody {

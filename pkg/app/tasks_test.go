@@ -5,13 +5,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 	"go.uber.org/zap"
 
 	"supervisor/pkg/tasks"
@@ -24,23 +28,12 @@ type desk struct {
 	tasks *Tasks
 }
 
-func serveTasks(t *testing.T) *desk {
+func serveTasks(t *testing.T, more ...string) *desk {
 	t.Helper()
 	redis := miniredis.RunT(t)
-	config, err := ConfigFromEnv(env("REDIS_URL", "redis://"+redis.Addr()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	background, err := OpenTasks(config, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(background.Close)
-	s := serve(t, config, func(a *app) {
-		a.tasks = background
-		background.log = a.log
-	})
-	return &desk{s, redis, background}
+	d := openDesk(t, "redis://"+redis.Addr(), more...)
+	d.redis = redis
+	return d
 }
 
 // work runs a runner until the test ends, or until the function that it gives is called.
@@ -150,7 +143,7 @@ func TestNothingIsKeptForEver(t *testing.T) {
 	photo := encodeJPEG(t, landscape(900, 600))
 	id := d.submit(photo)
 	uploads := d.keys("app:upload:")
-	if len(uploads) != 1 || d.redis.TTL(uploads[0]) != uploadTTL {
+	if len(uploads) != 1 || uploads[0] != uploadKey(id) || d.redis.TTL(uploads[0]) != uploadTTL {
 		t.Fatalf("uploads %v", uploads)
 	}
 	for _, key := range d.redis.Keys() {
@@ -160,12 +153,16 @@ func TestNothingIsKeptForEver(t *testing.T) {
 			}
 		}
 	}
+	for _, key := range accountKeys {
+		if d.redis.TTL(key) != uploadTTL {
+			t.Errorf("%s lives for %v", key, d.redis.TTL(key))
+		}
+	}
 	stop := d.work()
 	d.await(id, "done")
 	stop()
-	results := d.keys("app:result:")
-	if len(d.keys("app:upload:")) != 0 || len(results) != 1 || d.redis.TTL(results[0]) != resultTTL {
-		t.Errorf("uploads %v, results %v", d.keys("app:upload:"), results)
+	if left := d.keys("app:"); len(left) != 1 || left[0] != resultKey(id) || d.redis.TTL(left[0]) != resultTTL {
+		t.Errorf("the store has %v, want the result", left)
 	}
 	d.redis.FastForward(resultTTL)
 	d.get("/tasks/"+id+"/result").fails(410, "result_expired", "1h")
@@ -213,7 +210,7 @@ func TestCancelledJobHasNoResult(t *testing.T) {
 	d := serveTasks(t)
 	id := d.submit(readPicture(t, "video-001.jpeg"))
 	got := d.do("DELETE", "/tasks/"+id, "", nil)
-	if v := got.json(); got.status != 200 || v["cancelled"] != true || v["id"] != id {
+	if v := got.json(); got.status != 200 || v["state"] != "cancelled" || v["id"] != id || v["status_url"] != "/tasks/"+id {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
 	d.await(id, "cancelled")
@@ -221,6 +218,67 @@ func TestCancelledJobHasNoResult(t *testing.T) {
 	d.do("DELETE", "/tasks/"+id, "", nil).fails(409, "job_ended", "cancelled")
 	if left := d.keys("app:"); len(left) > 0 {
 		t.Errorf("the store still has %v", left)
+	}
+}
+
+// A running job is told to end; it is cancelled when its runner has heard of it.
+func TestRunningJobIsCancelling(t *testing.T) {
+	d := serveTasks(t)
+	began, heard := make(chan struct{}), make(chan struct{})
+	mux := tasks.NewMux()
+	mux.Handle("slow", func(ctx context.Context, _ *tasks.Job) ([]byte, error) {
+		close(began)
+		<-ctx.Done()
+		<-heard
+		return nil, context.Cause(ctx)
+	})
+	runner, err := d.tasks.NewRunner(mux, tasks.RunnerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- runner.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	id, err := d.tasks.EnqueueTask(t.Context(), "slow", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-began
+	for range 2 { // to ask twice changes nothing
+		got := d.do("DELETE", "/tasks/"+id, "", nil)
+		if v := got.json(); got.status != 202 || v["state"] != "cancelling" {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+	}
+	d.await(id, "cancelling")
+	d.get("/tasks/"+id+"/result").fails(409, "not_done", "cancelling")
+	close(heard)
+	d.await(id, "cancelled")
+	d.do("DELETE", "/tasks/"+id, "", nil).fails(409, "job_ended", "cancelled")
+}
+
+// Whatever the route: a Redis that refuses us for its settings is 503, with what to set.
+func TestRefusalOfRedisSaysWhatToSet(t *testing.T) {
+	redis := miniredis.RunT(t)
+	redis.RequireAuth("right")
+	for password, words := range map[string]string{"": "wants a password", ":s3cret@": "set them right in its URL"} {
+		d := openDesk(t, "redis://"+password+redis.Addr())
+		for _, got := range []answer{
+			d.post("/images", readPicture(t, "video-001.jpeg")), d.get("/tasks/default.0.x"), d.get("/tasks/default.0.x/result"),
+			d.do("DELETE", "/tasks/default.0.x", "", nil),
+		} {
+			got.fails(503, "broker_unavailable", words)
+			if got.header.Get("Retry-After") != "2" || strings.Contains(string(got.body), "s3cret") {
+				t.Errorf("%v %s", got.header, got.body)
+			}
+		}
+	}
+	// The store alone.
+	d := serveTasks(t, "TASK_RESULT_BACKEND", "redis://"+redis.Addr())
+	d.post("/images", readPicture(t, "video-001.jpeg")).fails(503, "broker_unavailable", "wants a password")
+	if err := d.tasks.Check(t.Context()); !IsRefusal(err) {
+		t.Errorf("check: %v", err)
 	}
 }
 
@@ -239,7 +297,7 @@ func TestUploadThatExpiredIsSaid(t *testing.T) {
 func TestRepeatedRunFindsItsResult(t *testing.T) {
 	d := serveTasks(t)
 	id := d.submit(readPicture(t, "video-001.jpeg"))
-	if _, err := d.tasks.makeThumbnail(t.Context(), thumbnailArgs{keyOf(id), 100, 100}); err != nil {
+	if err := d.tasks.makeThumbnail(t.Context(), id, box{100, 100}); err != nil {
 		t.Fatal(err)
 	}
 	if left := d.keys("app:upload:"); len(left) > 0 {
@@ -314,18 +372,211 @@ func TestRedisAwayIs503AndWorkersAreWell(t *testing.T) {
 	}
 }
 
-func TestFullRedisIs503AndNothingIsStored(t *testing.T) {
+// padded is a photograph of that many bytes: what follows the picture is nobody's business.
+func padded(t *testing.T, size int) []byte {
+	t.Helper()
+	return append(readPicture(t, "video-001.jpeg"), make([]byte, size)...)[:size]
+}
+
+func TestBytesThatWaitHaveALimit(t *testing.T) {
+	d := serveTasks(t, "APP_MAX_WAITING", "10MiB")
+	d.redis.SetTime(time.Now())
+	big := padded(t, 6<<20)
+	first := d.submit(big)
+	full := d.post("/images", big)
+	full.fails(429, "uploads_full", "APP_MAX_WAITING", "10 MiB")
+	if full.header.Get("Retry-After") != "10" {
+		t.Errorf("Retry-After is %q", full.header.Get("Retry-After"))
+	}
+	second := d.submit(padded(t, 3<<20))
+	if uploads := d.keys("app:upload:"); len(uploads) != 2 {
+		t.Errorf("uploads: %v", uploads)
+	}
+
+	// What waits no more does not count: cancelled, done, dead, expired.
+	d.do("DELETE", "/tasks/"+first, "", nil)
+	first = d.submit(big)
+	stop := d.work()
+	d.await(first, "done")
+	d.await(second, "done")
+	dead := d.submit(readPicture(t, "video-001.jpeg")[:2000])
+	d.await(dead, "dead")
+	stop()
+	if uploads := append(d.keys("app:upload:"), d.keys("app:{")...); len(uploads) > 0 {
+		t.Errorf("left over: %v", uploads)
+	}
+	d.submit(big)
+	d.submit(padded(t, 1<<20))
+	d.redis.FastForward(uploadTTL)
+	d.redis.SetTime(time.Now().Add(uploadTTL + time.Second))
+	d.submit(big)
+}
+
+// Where the queue is full nobody sends 10 MiB first; and an upload whose job was refused after all does not stay.
+func TestRefusedJobLeavesNoUpload(t *testing.T) {
 	d := serveTasks(t)
-	d.redis.SetError("OOM command not allowed when used memory > 'maxmemory'.")
-	got := d.post("/images", readPicture(t, "video-001.jpeg"))
-	got.fails(503, "broker_full", "nothing was stored")
-	if got.header.Get("Retry-After") != "10" {
-		t.Errorf("Retry-After is %q", got.header.Get("Retry-After"))
+	photo := readPicture(t, "video-001.jpeg")
+	d.submit(photo)
+	client, err := tasks.Connect("redis://"+d.redis.Addr(), tasks.Options{MaxPending: 1})
+	if err != nil {
+		t.Fatal(err)
 	}
-	d.redis.SetError("")
-	if keys := d.redis.Keys(); len(keys) > 0 {
-		t.Errorf("Redis holds %v", keys)
+	d.tasks.client.Close()
+	d.tasks.client = client
+	var sets atomic.Int64
+	full := false
+	d.redis.Server().SetPreHook(func(c *server.Peer, command string, args ...string) bool {
+		switch {
+		case command == "SET":
+			sets.Add(1)
+		case full && strings.HasPrefix(command, "EVAL") && strings.Contains(strings.Join(args, " "), ":default:0}:sched"):
+			c.WriteError("OOM command not allowed when used memory > 'maxmemory'.")
+			return true
+		case full && command == "LLEN":
+			c.WriteInt(0)
+			return true
+		}
+		return false
+	})
+	d.post("/images", photo).fails(429, "queue_full")
+	if n := sets.Load(); n != 0 {
+		t.Errorf("%d uploads were sent to be refused", n)
 	}
+	full = true
+	d.post("/images", photo).fails(503, "broker_full", "nothing was stored")
+	if n := sets.Load(); n != 1 {
+		t.Errorf("%d uploads were sent", n)
+	}
+	if uploads := d.keys("app:upload:"); len(uploads) != 1 {
+		t.Errorf("uploads: %v, want that of the first", uploads)
+	}
+	if total := d.redis.HGet(accountKeys[0], "total"); total != strconv.Itoa(len(photo)) {
+		t.Errorf("the account says %s", total)
+	}
+}
+
+func TestUploadGoesWithTheLastAttempt(t *testing.T) {
+	ended := func(cause error) context.Context {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(cause)
+		return ctx
+	}
+	late, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	away, full, own := fmt.Errorf("store: %w", tasks.ErrUnavailable), fmt.Errorf("store: %w", tasks.ErrFull), errors.New("own")
+	for name, c := range map[string]struct {
+		ctx     context.Context
+		attempt int
+		err     error
+		want    bool
+	}{
+		"done":                        {t.Context(), 5, nil, false},
+		"to be tried again":           {t.Context(), 4, own, false},
+		"last attempt":                {t.Context(), 5, own, true},
+		"final":                       {t.Context(), 1, &taskError{&problem{}, tasks.ErrSkipRetry}, true},
+		"postponed: away":             {t.Context(), 5, away, false},
+		"postponed: full":             {t.Context(), 5, full, false},
+		"its own time is over":        {late, 4, away, false},
+		"the same, last attempt":      {late, 5, away, true},
+		"cancelled":                   {ended(tasks.ErrCancelled), 1, context.Canceled, true},
+		"the runner stops":            {ended(tasks.ErrShutdown), 5, own, false},
+		"the runner lost its lease":   {ended(tasks.ErrLeaseLost), 5, own, false},
+		"cancelled, but done already": {ended(tasks.ErrCancelled), 1, nil, false},
+	} {
+		if got := endsWith(c.ctx, &tasks.Job{Attempt: c.attempt, Max: 5}, c.err); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+
+	d := serveTasks(t)
+	id := d.submit(readPicture(t, "video-001.jpeg"))
+	d.redis.Del(uploadKey(id))
+	d.redis.HSet(uploadKey(id), "not", "an image") // Redis answers with an error that is neither away nor full
+	runner, err := d.tasks.NewRunner(d.tasks.Handlers(), tasks.RunnerOptions{Backoff: func(int) time.Duration { return 0 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- runner.Run(ctx) }()
+	v := d.await(id, "dead")
+	stop()
+	<-done
+	if v["attempt"] != 5.0 || v["error"].(map[string]any)["code"] != "internal" {
+		t.Errorf("%v", v)
+	}
+	if left := d.keys("app:"); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+// A store that is away in the middle of a job costs no attempt, and the status says why it waits.
+func TestJobOutlastsItsStore(t *testing.T) {
+	store := miniredis.RunT(t)
+	d := serveTasks(t, "TASK_RESULT_BACKEND", "redis://"+store.Addr())
+	id := d.submit(readPicture(t, "video-001.jpeg"))
+	store.SetError("LOADING Redis is loading the dataset in memory")
+	d.work()
+	v := d.await(id, "retrying")
+	if failure := v["error"].(map[string]any); failure["code"] != "store_unavailable" || v["attempt"] != 0.0 || v["postponed"] != 1.0 {
+		t.Errorf("%v", v)
+	}
+	d.post("/images", readPicture(t, "video-001.jpeg")).fails(503, "broker_unavailable")
+	store.SetError("")
+	if v := d.await(id, "done"); v["attempt"] != 1.0 {
+		t.Errorf("%v", v)
+	}
+	d.get("/tasks/"+id+"/result").shows("image/jpeg", 100, 69)
+}
+
+// Other kinds of jobs return what they have to say; queue and shard are parts of an id.
+func TestResultsOfOtherJobs(t *testing.T) {
+	d := serveTasks(t)
+	mux := d.tasks.Handlers()
+	for name, result := range map[string]string{"report": `{"rows":3}`, "export": "a;b\n", "silent": ""} {
+		mux.Handle(name, func(context.Context, *tasks.Job) ([]byte, error) { return []byte(result), nil })
+	}
+	runner, err := d.tasks.NewRunner(mux, tasks.RunnerOptions{Queues: []string{"default", "slow"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := d.submit(readPicture(t, "video-001.jpeg"))
+	ids := map[string]string{}
+	for _, name := range []string{"report", "export", "silent"} {
+		// The same key in another queue is another job.
+		id, err := d.tasks.EnqueueTask(t.Context(), name, nil, tasks.Queue("slow"), tasks.Key(name+image[len("default.0."):]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[name] = id
+	}
+	twin, err := d.tasks.EnqueueTask(t.Context(), "report", nil, tasks.Queue("slow"), tasks.Key(image[len("default.0."):]), tasks.In(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.do("DELETE", "/tasks/"+twin, "", nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- runner.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+
+	for name, want := range map[string]struct {
+		status            int
+		contentType, body string
+	}{
+		"report": {200, "application/json", `{"rows":3}`},
+		"export": {200, "application/octet-stream", "a;b\n"},
+		"silent": {204, "", ""},
+	} {
+		d.await(ids[name], "done")
+		got := d.get("/tasks/" + ids[name] + "/result")
+		if got.status != want.status || got.header.Get("Content-Type") != want.contentType || string(got.body) != want.body {
+			t.Errorf("%s: %d %v %q", name, got.status, got.header, got.body)
+		}
+	}
+	d.await(image, "done")
+	d.get("/tasks/"+image+"/result").shows("image/jpeg", 100, 69)
+	d.get("/tasks/"+twin+"/result").fails(409, "job_cancelled")
 }
 
 func TestTasksAreOffWithoutABroker(t *testing.T) {
@@ -401,11 +652,11 @@ func TestWrongPasswordIsARefusalAndAnOutageIsNot(t *testing.T) {
 }
 
 func TestTaskErrorSurvivesTheQueue(t *testing.T) {
-	e := &taskError{newProblem(422, "damaged_image", `the "JPEG" is damaged`), true}
+	e := &taskError{newProblem(422, "damaged_image", `the "JPEG" is damaged`), tasks.ErrSkipRetry}
 	if got := errorOf(e.Error()); got == nil || *got != (errorBody{"damaged_image", `the "JPEG" is damaged`}) {
 		t.Errorf("%+v", got)
 	}
-	if !errors.Is(e, tasks.ErrSkipRetry) || errors.Is(&taskError{e.problem, false}, tasks.ErrSkipRetry) {
+	if !errors.Is(e, tasks.ErrSkipRetry) || errors.Is(&taskError{problem: e.problem}, tasks.ErrSkipRetry) {
 		t.Error("only a final error ends the job")
 	}
 	if errorOf("") != nil {
@@ -434,7 +685,7 @@ func TestMemoryRedis(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	s, err := openStore(m.URL())
+	s, err := openStore(m.URL(), 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,169 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"supervisor/pkg/tasks"
+)
+
+// redisOptions reads the URL of a Redis. Its errors do not repeat it: it may hold a password.
+func redisOptions(url string) (rueidis.ClientOption, error) {
+	base, query, hasQuery := strings.Cut(url, "?")
+	base = strings.TrimSuffix(base, "/") // redis://host/ is how many write redis://host
+	if hasQuery {
+		base += "?" + query
+	}
+	options, err := rueidis.ParseURL(base)
+	if err != nil || options.InitAddress[0] == "" {
+		return options, errors.New("want redis://[user:password@]host[:port][/db], rediss://… or unix:/path; in a password write % / ? # : @ as %25 %2F %3F %23 %3A %40")
+	}
+	options.DisableCache = true // nothing is read twice
+	options.DisableRetry = true // it would retry until the context ends; see try
+	options.ForceSingleClient = len(options.InitAddress) == 1
+	options.Dialer.Timeout = time.Second
+	options.ReadBufferEachConn, options.WriteBufferEachConn = 64<<10, 64<<10
+	options.RingScaleEachConn = 8
+	options.PipelineMultiplex = 2 // four connections: an upload of megabytes does not hold up the next
+	options.ClientName = "app"
+	return options, nil
+}
+
+// connection is a Redis that may be away, also when the program starts: it is dialled when first needed, and again when that has failed. (The
+// library does that by itself for one address only; for Sentinels and clusters it wants an answer first.)
+type connection struct {
+	options rueidis.ClientOption
+
+	mu      sync.Mutex
+	client  rueidis.Client // set once
+	dialing chan struct{}  // closed when the attempt under way has ended; nil: none
+	err     error          // of the last attempt
+	closed  bool
+}
+
+// get gives the client, or why there is none. Attempts are made one at a time, and nobody waits longer than its context.
+func (c *connection) get(ctx context.Context) (rueidis.Client, error) {
+	c.mu.Lock()
+	if c.client == nil && !c.closed {
+		if c.dialing == nil {
+			c.dialing = make(chan struct{})
+			go c.dial(c.dialing)
+		}
+		dialing := c.dialing
+		c.mu.Unlock()
+		select {
+		case <-dialing:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		c.mu.Lock()
+	}
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return nil, tasks.ErrClosed
+	case c.client == nil:
+		return nil, fmt.Errorf("%w: %w", tasks.ErrUnavailable, c.err)
+	}
+	return c.client, nil
+}
+
+func (c *connection) dial(done chan struct{}) {
+	client, err := rueidis.NewClient(c.options)
+	if err != nil && client != nil {
+		client.Close()
+		client = nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dialing, c.err = nil, err
+	if client != nil && c.closed {
+		client.Close()
+	} else {
+		c.client = client
+	}
+	close(done)
+}
+
+func (c *connection) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.client != nil {
+		c.client.Close()
+	}
+}
+
+// try makes a call that may be made twice, and gives its error a name that callers know. nil of Redis is errNotStored.
+func (c *connection) try(ctx context.Context, do func(context.Context, rueidis.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := again(ctx, func(err error) bool { return !answered(err) }, func() error {
+		client, err := c.get(ctx)
+		if err != nil {
+			return err
+		}
+		return do(ctx, client)
+	})
+	switch {
+	case err == nil:
+		return nil
+	case rueidis.IsRedisNil(err):
+		return errNotStored
+	case errors.Is(err, tasks.ErrUnavailable):
+		return fmt.Errorf("store: %w", err)
+	case answered(err) && strings.HasPrefix(err.Error(), "OOM "):
+		return fmt.Errorf("store: %w: %w", tasks.ErrFull, err)
+	case answered(err) && tasks.Refusal(err) == "":
+		return fmt.Errorf("store: %w", err) // a bug of ours, or not our data
+	}
+	return fmt.Errorf("store: %w: %w", tasks.ErrUnavailable, err)
+}
+
+// again repeats a call that may be made twice while retry says so. A connection that broke while nobody used it fails the first call, and
+// until the library has noticed the second too; then it dials. A server that is away costs 60 ms more, one that hangs nothing.
+func again(ctx context.Context, retry func(error) bool, call func() error) error {
+	start := time.Now()
+	err := call()
+	for _, pause := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond} {
+		if err == nil || !retry(err) || ctx.Err() != nil || time.Since(start) > 500*time.Millisecond {
+			break
+		}
+		time.Sleep(pause)
+		err = call()
+	}
+	return err
+}
+
+// answered reports whether an error is what the server said.
+func answered(err error) bool {
+	var said *rueidis.RedisError
+	return errors.As(err, &said)
+}
+
+// lasting are the answers of a Redis that will go on to refuse us until somebody changes a setting.
+var lasting = []string{"WRONGPASS", "NOAUTH", "NOPERM", "ERR invalid password", "ERR invalid DB", "ERR DB index", "ERR AUTH", "ERR Client sent AUTH"}
+
+// IsRefusal reports whether Redis answered, and will go on to refuse us: a wrong password, a database that is not there, a version
+// that is too old.
+func IsRefusal(err error) bool {
+	if err == nil {
+		return false
+	}
+	var said *rueidis.RedisError
+	if !errors.As(err, &said) {
+		return !errors.Is(err, tasks.ErrUnavailable)
+	}
+	for _, prefix := range lasting {
+		if strings.HasPrefix(said.Error(), prefix) {
+			return true
+		}
+	}
+	return false
+}
