@@ -20,6 +20,11 @@ const (
 	VerbUndrain = "undrain"
 	// VerbAdopt says whether to take connections that others send. Argument: "on" or "off". A worker starts with off.
 	VerbAdopt = "adopt"
+	// VerbGive moves some idle connections to workers that adopt, and serves on. Argument: how many at most.
+	VerbGive = "give"
+	// VerbServe brings a connection to be served like one from the listener. Argument: the bind. The connection's descriptor comes
+	// along (SendServe, Receive).
+	VerbServe = "serve"
 	// VerbCommit says that the generation of this worker is now the one in force: without the supervisor it serves on for
 	// orphan_timeout, instead of leaving at once. No argument.
 	VerbCommit = "commit"
@@ -87,6 +92,18 @@ func (c Command) Arg(i int) string {
 // Drain makes a VerbDrain command. The deadline counts from its receipt.
 func Drain(how string, deadline time.Duration) Command {
 	return Command{VerbDrain, []string{how, strconv.FormatInt(deadline.Milliseconds(), 10)}}
+}
+
+// GiveIdle makes a VerbGive command.
+func GiveIdle(n int) Command { return Command{VerbGive, []string{strconv.Itoa(n)}} }
+
+// GiveArgs reads the argument of a VerbGive command.
+func (c Command) GiveArgs() (n int, err error) {
+	n, err = strconv.Atoi(c.Arg(0))
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("control: give: %q is not a number of connections", c.Arg(0))
+	}
+	return n, nil
 }
 
 // DrainArgs reads the arguments of a VerbDrain command.

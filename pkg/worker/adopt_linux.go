@@ -14,6 +14,15 @@ var (
 	errQueueFull     = syscall.EAGAIN
 )
 
+// receive reads a packet of the control channel; conn is what came along with it, or nil. The channel's end has no bytes.
+func receive(control *os.File, packet []byte) (n int, conn net.Conn, err error) {
+	raw, err := control.SyscallConn()
+	if err != nil {
+		return 0, nil, err
+	}
+	return protocol.Receive(raw, packet)
+}
+
 func takeMove(rx *os.File) (net.Conn, protocol.Move, error) {
 	raw, err := rx.SyscallConn()
 	if err != nil {

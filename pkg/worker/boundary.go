@@ -60,12 +60,23 @@ func (c *Conn) await(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	c.dirty = false
+	if c.served == 1 {
+		c.used.Store(true)
+	}
 	for {
 		c.wait.Store(waiting)
 		switch c.w.mode.Load() {
+		case serving:
+			if c.mayGive() {
+				if c.leaveWait(); c.offer(serving) {
+					return 0, io.EOF
+				}
+				c.askAgain = c.w.Now() + int64(hopelessTime)
+				continue
+			}
 		case moving:
 			if now := c.w.Now(); now >= c.askAgain {
-				if c.leaveWait(); c.offer() {
+				if c.leaveWait(); c.offer(moving) {
 					return 0, io.EOF
 				}
 				c.lame.Store(true)
@@ -116,13 +127,15 @@ func (c *Conn) leaveWait() bool {
 	return true
 }
 
-// poke wakes the connection if it waits at a boundary.
-func (c *Conn) poke() {
+// poke wakes the connection if it waits at a boundary, and reports whether it did.
+func (c *Conn) poke() bool {
 	c.pokeMu.Lock()
 	defer c.pokeMu.Unlock()
 	if c.wait.CompareAndSwap(waiting, poked) {
 		c.raw.SetReadDeadline(time.Unix(1, 0))
+		return true
 	}
+	return false
 }
 
 // restore gives the server its deadline back.
@@ -165,15 +178,15 @@ func (c *Conn) firstByte(p []byte) {
 	}
 }
 
-// offer tries to hand the connection to another worker, and reports whether it is gone.
-func (c *Conn) offer() bool {
+// offer tries to hand the connection to another worker while the mode is the given one, and reports whether it is gone.
+func (c *Conn) offer(mode int32) bool {
 	w := c.w
 	if c.gate.adopt.tx == nil || c.fixed && !c.virgin || w.Now() < w.hopeless.Load() {
 		return false
 	}
 	w.offers <- struct{}{}
 	defer func() { <-w.offers }()
-	if w.mode.Load() != moving || w.Now() < w.hopeless.Load() {
+	if w.mode.Load() != mode || w.Now() < w.hopeless.Load() {
 		return false
 	}
 	m := protocol.Move{Bind: c.gate.name, Served: c.served}

@@ -46,6 +46,7 @@ type Conn struct {
 	pokeMu   sync.Mutex    // held while a poke sets the deadline
 	phase    atomic.Uint64 // see phase.go
 	began    atomic.Int64  // start of the running handler, moved on by waits for the client and by Extend
+	used     atomic.Bool   // it has served a request, here or before
 	hijacked atomic.Bool
 	multi    atomic.Bool // HTTP/2: many requests at once, nobody stands between two
 	closed   atomic.Bool
@@ -66,6 +67,7 @@ func (g *gate) wrap(raw net.Conn, m protocol.Move, how scoreboard.Counter) *Conn
 		c.remote = net.TCPAddrFromAddrPort(addr)
 	}
 	if c.moved {
+		c.used.Store(true)
 		c.since = time.Now()
 		c.SetReadDeadline(time.Time{})
 	}

@@ -38,7 +38,7 @@ func (w *Worker) drain(how string) {
 		w.board.SetState(scoreboard.Draining)
 		w.notify.send("STOPPING=1")
 	}
-	w.registry.each((*Conn).poke)
+	w.registry.each(func(c *Conn) { c.poke() })
 	w.tellSettled()
 }
 

@@ -102,11 +102,19 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		r.Body = &timedBody{r.Body, c}
 	}
 	c.Begin(h.w.Now())
-	defer h.end(c) // after a panic, too
+	panicked := true // then net/http cuts the connection, and no first line tells the status
+	defer func() { h.end(c, panicked) }()
 	h.next.ServeHTTP(rw, r)
+	panicked = false
 }
 
-func (h *handler) end(c *Conn) { c.End(h.w.Now(), 0) }
+func (h *handler) end(c *Conn, panicked bool) {
+	status := 0
+	if panicked {
+		status = http.StatusInternalServerError
+	}
+	c.End(h.w.Now(), status)
+}
 
 // timedBody stops a request's clock while its handler waits for the body, where the Conn below cannot tell: under TLS.
 type timedBody struct {

@@ -1,7 +1,7 @@
 package worker
 
 import (
-	"io"
+	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -17,6 +17,7 @@ func (w *Worker) loop(signals <-chan signal) {
 		committed bool             // the supervisor said that our generation is in force
 		deadline  <-chan time.Time // of the drain that is on
 		orphaned  <-chan time.Time // when to stop without a supervisor
+		giveOver  <-chan time.Time // when give ends, whether or not all were given
 	)
 	drain := func(how string, within time.Duration) {
 		w.drain(how)
@@ -49,6 +50,16 @@ func (w *Worker) loop(signals <-chan signal) {
 				deadline = nil
 			case protocol.VerbAdopt:
 				w.adopt(c.Arg(0) == "on")
+			case protocol.VerbGive:
+				n, err := c.GiveArgs()
+				if err != nil {
+					complain("%v", err)
+					continue
+				}
+				w.give(n)
+				giveOver = time.After(giveTime)
+			case protocol.VerbServe:
+				w.serveOne(c.Arg(0), c.conn)
 			case protocol.VerbCommit:
 				committed = true
 			case protocol.VerbReopen:
@@ -78,6 +89,10 @@ func (w *Worker) loop(signals <-chan signal) {
 				drain(protocol.DrainClose, StopTimeout)
 			}
 
+		case <-giveOver:
+			giveOver = nil
+			w.toGive.Store(0)
+
 		case <-deadline:
 			deadline = nil
 			w.finish()
@@ -91,26 +106,36 @@ func (w *Worker) loop(signals <-chan signal) {
 	}
 }
 
+// command is one packet of the control channel, with the connection that came along.
+type command struct {
+	protocol.Command
+	conn net.Conn // nil: none
+}
+
 // commands reads the control channel. The channel is closed when the supervisor is gone, and nil when there was none.
-func (w *Worker) commands() <-chan protocol.Command {
+func (w *Worker) commands() <-chan command {
 	control := w.inherited.control
 	if control == nil {
 		return nil
 	}
-	commands := make(chan protocol.Command)
+	commands := make(chan command)
 	go func() {
 		defer close(commands)
 		packet := make([]byte, protocol.MaxCommand)
 		for {
-			n, err := control.Read(packet)
+			n, conn, err := receive(control, packet)
 			if err != nil {
-				if err != io.EOF {
-					complain("control: %v", err)
-				}
+				complain("%v", err)
+			}
+			if err != nil || n == 0 {
 				return
 			}
-			if c, err := protocol.ParseCommand(packet[:n]); err == nil {
-				commands <- c
+			c, err := protocol.ParseCommand(packet[:n])
+			if conn != nil && (err != nil || c.Verb != protocol.VerbServe) {
+				conn.Close()
+			}
+			if err == nil {
+				commands <- command{c, conn}
 			}
 		}
 	}()

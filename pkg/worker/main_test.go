@@ -90,6 +90,7 @@ func h2cServer() *http.Server {
 //	/stuck    never (until its context ends, in net/http)
 //	/hung     never
 //	/fail     500
+//	/panic    nothing (net/http)
 //	/sse      a line at once and then one every 50 ms, ?N of them
 //	/early    103 Early Hints, then never the rest
 //	/slow-ok  like /sleep, without a deadline
@@ -111,6 +112,7 @@ func mux() http.Handler {
 	m.HandleFunc("/stuck", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	m.HandleFunc("/hung", func(w http.ResponseWriter, r *http.Request) { select {} })
 	m.HandleFunc("/fail", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", 500) })
+	m.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic("out of luck") })
 	m.HandleFunc("/early", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusEarlyHints)
 		<-r.Context().Done()

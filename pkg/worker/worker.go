@@ -31,6 +31,7 @@ type Worker struct {
 	mode      atomic.Int32 // read by every connection; written under mu
 	open      atomic.Int64 // connections
 	busy      atomic.Int64 // calls of Run, and connections that linger after their end
+	toGive    atomic.Int64 // connections that the supervisor wants to see moved although we serve on; 0 or less: none
 	begun     atomic.Bool  // a Serve or Run was called: before that there is nothing to drain
 	hopeless  atomic.Int64 // until then (board time) no connection is offered: the last offer met nobody
 	recycling [2]sync.Once // one message per reason

@@ -6,6 +6,7 @@ package fake
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -333,6 +334,27 @@ func (w *Worker) Tell(c protocol.Command) {
 	if _, err := w.control.Write(c.Packet()); err != nil {
 		w.t.Errorf("tell %v: %v", c, err)
 	}
+}
+
+// Serve makes the worker serve one end of a fresh connection, and gives the other.
+func (w *Worker) Serve(bind string) net.Conn {
+	w.t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	raw, err := w.control.SyscallConn()
+	if err == nil {
+		raw.Control(func(fd uintptr) { err = protocol.SendServe(int(fd), bind, pair[1]) })
+	}
+	f := os.NewFile(uintptr(pair[0]), "served")
+	defer f.Close()
+	conn, connErr := net.FileConn(f)
+	if err = errors.Join(err, connErr); err != nil {
+		w.t.Fatal(err)
+	}
+	return conn
 }
 
 // Adopt says adopt on or off.

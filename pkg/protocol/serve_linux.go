@@ -1,0 +1,48 @@
+package protocol
+
+import (
+	"fmt"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// SendServe sends VerbServe with a connection over the sending descriptor of a control channel. It does not wait. The caller keeps its
+// own descriptor of the connection, and closes it.
+func SendServe(control int, bind string, conn int) error {
+	packet := Command{VerbServe, []string{bind}}.Packet()
+	if len(packet) > MaxCommand {
+		return fmt.Errorf("control: bind %q is too long", bind)
+	}
+	return unix.Sendmsg(control, packet, unix.UnixRights(conn), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
+
+// Receive waits for a packet of the control channel and gives its length, 0 at the channel's end, and the connection that came along, or nil.
+func Receive(control syscall.RawConn, packet []byte) (n int, conn net.Conn, err error) {
+	rights := make([]byte, unix.CmsgSpace(4))
+	var nr int
+	waited := control.Read(func(fd uintptr) bool {
+		for {
+			n, nr, _, _, err = unix.Recvmsg(int(fd), packet, rights, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+			if err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	if waited != nil {
+		return 0, nil, waited
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("control: recvmsg: %w", err)
+	}
+	fds, _ := parseRights(rights[:nr])
+	for i, fd := range fds {
+		if i == 0 {
+			conn, _ = asConn(fd)
+			continue
+		}
+		unix.Close(fd)
+	}
+	return n, conn, nil
+}
