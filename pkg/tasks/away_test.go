@@ -276,3 +276,84 @@ func TestTheStartCheckSaysWhatIsWrongWithTheServer(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOutageLongerThanTheLeaseEndsNoHandler(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t, "--appendfsync", "always")
+	e := newEnv(t, s.url())
+	const lease = 300 * time.Millisecond
+	began, hold := make(chan string, 4), make(chan struct{})
+	mux := NewMux()
+	mux.Handle("x", func(ctx context.Context, job *Job) ([]byte, error) {
+		began <- job.ID
+		select {
+		case <-hold:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	})
+	// Two that could reap each other: by their leases only, as if they lived on two machines.
+	a, b := e.run(mux, RunnerOptions{Lease: lease, Concurrency: 1}), e.run(mux, RunnerOptions{Lease: lease, Concurrency: 1})
+	e.enqueue("x")
+	e.enqueue("x")
+	<-began
+	<-began
+	names := [2]string{a.Name(), b.Name()}
+	s.stop()
+	time.Sleep(3 * lease)
+	if !s.start() {
+		t.Fatal("redis does not come back")
+	}
+	until(t, "both leases live again", func() bool {
+		n, _ := e.do(func(b rueidis.Builder) rueidis.Completed {
+			return b.Exists().Key(e.lane().lease(names[0]), e.lane().lease(names[1])).Build()
+		}).AsInt64()
+		return n == 2
+	})
+	close(hold)
+	until(t, "both are done", func() bool { return a.Counts().Done+b.Counts().Done == 2 })
+	if books := e.rest(); books.Done != 2 || books.Crashed != 0 || a.Name() != names[0] || b.Name() != names[1] || len(began) != 0 {
+		t.Errorf("books %+v, %s and %s, then %s and %s", books, names[0], names[1], a.Name(), b.Name())
+	}
+}
+
+func TestARunnerThatWasCutOffAloneLosesItsLeaseWhenItComesBack(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, realRedis(t).url())
+	p := startProxy(t, e.url)
+	through := newEnv(t, p.url())
+	through.namespace = e.namespace
+	causes, began := make(chan error, 1), make(chan int, 2)
+	mux := NewMux()
+	mux.Handle("x", func(ctx context.Context, job *Job) ([]byte, error) {
+		began <- job.Crashes
+		if job.Crashes > 0 {
+			return nil, nil
+		}
+		<-ctx.Done()
+		causes <- context.Cause(ctx)
+		return nil, ctx.Err()
+	})
+	lonely := through.run(mux, RunnerOptions{Lease: 300 * time.Millisecond})
+	id := e.enqueue("x")
+	<-began
+	name := lonely.Name()
+	p.close(true)
+	// The other one's lease is shorter than what it must have seen of Redis: it may believe that an ended lease is a death.
+	other := e.run(mux, RunnerOptions{Lease: 300 * time.Millisecond})
+	e.await(id, Done)
+	select {
+	case cause := <-causes:
+		t.Errorf("ended while it could not know: %v", cause)
+	default:
+	}
+	p.close(false)
+	if cause := <-causes; !errors.Is(cause, ErrLeaseLost) {
+		t.Errorf("cause %v", cause)
+	}
+	until(t, "it has a new name", func() bool { return lonely.Name() != name })
+	if b := e.rest(); b.Done != 1 || b.Crashed != 1 || other.Counts().Reaped != 1 {
+		t.Errorf("books %+v", b)
+	}
+}

@@ -166,3 +166,28 @@ func BenchmarkIdleLatency(b *testing.B) {
 		})
 	}
 }
+
+// What runners cost that have nothing to do: each a process of its own as far as Redis can tell.
+func BenchmarkIdle(b *testing.B) {
+	for _, runners := range []int{1, 10, 50} {
+		b.Run(fmt.Sprint(runners), func(b *testing.B) {
+			e := newEnv(b, startRedis(b).url())
+			var all []*running
+			for range runners {
+				all = append(all, e.run(NewMux(), RunnerOptions{}))
+			}
+			until(b, "all registered", func() bool { return !slices.ContainsFunc(all, func(r *running) bool { return r.Name() == "" }) })
+			time.Sleep(time.Second)
+			before, _ := e.commands()
+			b.ResetTimer()
+			for range b.N {
+				time.Sleep(time.Second)
+			}
+			b.StopTimer()
+			after, _ := e.commands()
+			b.ReportMetric(float64(after-before)/b.Elapsed().Seconds(), "commands/s")
+			b.ReportMetric(float64(after-before)/b.Elapsed().Seconds()/float64(runners), "commands/s/runner")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

@@ -36,7 +36,8 @@
 //	T:sched         ZSET    priority and id of what waits for its time, by that time in ms
 //	T:bell          LIST    one token or none: something may be claimed
 //	T:timer         STRING  due|runner: who sleeps until the next due time
-//	T:hb:<runner>   STRING  a runner's lease: made once, renewed only by PEXPIRE
+//	T:hb:<runner>   STRING  a runner's lease
+//	T:cut:<runner>  STRING  a reaper is at work on that runner: its lease is lost for ever
 //	T:wk            ZSET    the names of all runners that may own something; a name goes when nothing is its any more
 //	T:ctl:<runner>  LIST    messages to a runner: seq|id is to be cancelled
 //	T:wake:<runner> LIST    ends a runner's own waiting for the bell
@@ -53,8 +54,13 @@
 // end it. A runner's name is used once. When its lease is lost it ends its handlers' contexts with ErrLeaseLost and takes a new name.
 //
 // Whoever finds a dead runner takes its jobs: siblings of the same boot and pid namespace by the proof that its process is gone (Linux;
-// every 250 ms), the others when its lease has ended (10 s). First the lease is deleted, which ends its right to claim, then its
-// claims go back to the front, last its name goes; a reaper that dies on the way leaves the rest to the next.
+// every 250 ms), the others when its lease has ended (10 s). First the lease is cut, which ends its right to claim and to renew, then its
+// claims go back to the front, last its name goes; a reaper that dies on the way leaves the rest to the next. Runners stand in a ring,
+// by the order of their names, and each watches the next two that live: watching costs each the same however many there are.
+//
+// A lease that has ended by the clock is not lost yet: while Redis is away nobody can renew it, but nobody can reap either. When Redis is
+// back its runner renews it and goes on, unless a reaper has cut it; and nobody takes an ended lease for a death before Redis has
+// answered it for as long as a lease lasts.
 //
 // The bell: whoever makes something claimable leaves a token if there is none; one sleeping runner gets it and claims, and leaves another
 // if it could not take all. A token that dies with its runner costs a second: so often everybody looks anyway. The clock is watched
@@ -69,7 +75,7 @@
 //  5. Something claimable implies a token, or a look within a second.
 //  6. A dead runner delays only its own jobs.
 //  7. A cancel that was confirmed ends as cancelled, unless the handler had returned before its runner heard of it.
-//  8. What has ended has a TTL, and no key is without one but the lists, the index of runners and the books.
+//  8. What has ended has a TTL, and no key is without one but the lists, the index of runners, gone and the books.
 //
 // # When Redis is away or full
 //
@@ -84,7 +90,8 @@
 //   - At least once: a handler may run again after its runner died, lost its lease, or was stopped. It must bear that.
 //   - Redis must keep what it acknowledges. With appendfsync everysec a crash of its machine may lose the last second; a failover with
 //     asynchronous replication may lose the last writes, or bring back what had ended. Nothing here can notice that.
-//   - An outage of Redis that is longer than the lease ends all running contexts with ErrLeaseLost: nobody can tell who else is alive.
+//   - A runner that alone cannot reach Redis goes on with its jobs while the others take them over after its lease; it learns of it when
+//     it is back, and then ends their contexts with ErrLeaseLost. A runner whose two watchers stand still waits for its lease to end.
 //   - Proof of death needs a shared pid namespace and a Redis that both reach; containers wait for the lease.
 //   - Starvation is possible: priorities are strict. Queues of one runner take turns.
 //   - Scheduled times are Redis' clock. At takes the caller's clock for it.

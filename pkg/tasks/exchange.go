@@ -102,7 +102,7 @@ func (r *Runner) ask(x *exchange) []string {
 		calls = append(calls, ackScript.call(keys, args...))
 	}
 	if x.n > 0 {
-		calls = append(calls, l.claim(x.runner, x.seq, x.n))
+		calls = append(calls, l.claim(x.runner, x.seq, x.n, r.options.Lease))
 	}
 	results := run(ctx, conn, calls...)
 	if len(x.acks) > 0 {
@@ -122,9 +122,9 @@ func (r *Runner) ask(x *exchange) []string {
 }
 
 // claim is the call of claim.lua.
-func (l lane) claim(runner string, seq int64, n int) scriptCall {
-	keys := l.keys(l.act(), l.sched(), l.bell(), l.timer(), l.gone(), l.lease(runner))
-	return claimScript.call(keys, runner, strconv.FormatInt(seq, 10), strconv.Itoa(n))
+func (l lane) claim(runner string, seq int64, n int, lease time.Duration) scriptCall {
+	keys := l.keys(l.act(), l.sched(), l.bell(), l.timer(), l.gone(), l.lease(runner), l.cut(runner), l.wk())
+	return claimScript.call(keys, runner, strconv.FormatInt(seq, 10), strconv.Itoa(n), ms(lease))
 }
 
 // readClaim reads what claim.lua gave.

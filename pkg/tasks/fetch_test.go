@@ -34,6 +34,7 @@ func TestLargePayloadsOnASlowLineDoNotGoRoundInVain(t *testing.T) {
 		return nil, nil
 	})
 	through.run(mux, RunnerOptions{Concurrency: jobs})
+	until(t, "all are done", func() bool { b, err := Verify(t.Context(), e.c(), "default"); return err == nil && b.Done == jobs })
 	if b := e.rest(); b.Done != jobs || b.Crashed != 0 || ran.Load() != jobs {
 		t.Errorf("books %+v, ran %d", b, ran.Load())
 	}

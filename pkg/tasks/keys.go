@@ -31,6 +31,7 @@ func newLane(namespace, queue string, shard int) lane {
 func (l lane) job(id string) string       { return l.tag + ":j:" + id }
 func (l lane) progress(id string) string  { return l.tag + ":prog:" + id }
 func (l lane) lease(runner string) string { return l.tag + ":hb:" + runner }
+func (l lane) cut(runner string) string   { return l.tag + ":cut:" + runner }
 func (l lane) ctl(runner string) string   { return l.tag + ":ctl:" + runner }
 func (l lane) wake(runner string) string  { return l.tag + ":wake:" + runner }
 func (l lane) pending(priority int) string {

@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// lease is a runner's life under one name: made once, renewed only by PEXPIRE. Once that finds nothing the name is dead, for the
-// others may already have taken its jobs.
+// lease is a runner's life under one name: made once, and renewed until somebody reaps it. That it ended by the clock means nothing
+// by itself: while Redis was away nobody could renew, and nobody could reap.
 type lease struct {
 	name string
 	end  context.CancelFunc // stops the beat and the reading of messages
@@ -102,8 +102,12 @@ func (r *Runner) renew(ctx context.Context, name string, within time.Duration) (
 		commands[i] = conn.B().Pexpire().Key(p.lane.lease(name)).Milliseconds(r.options.Lease.Milliseconds()).Build()
 	}
 	alive = true
-	for _, result := range conn.DoMulti(ctx, commands...) {
+	for i, result := range conn.DoMulti(ctx, commands...) {
 		n, err := result.AsInt64()
+		if err == nil && n == 0 { // it has ended: has anybody come?
+			l := r.posts[i].lane
+			n, err = run(ctx, conn, renewScript.call([]string{l.lease(name), l.cut(name), l.wk()}, name, ms(r.options.Lease)))[0].AsInt64()
+		}
 		if err != nil {
 			return false, redisError(ctx, err)
 		}

@@ -16,7 +16,8 @@ type proxy struct {
 	server   string
 	lose     atomic.Pointer[string] // the next request that contains it gets no answer
 	lost     atomic.Int32
-	rate     int // bytes per second from the server; 0: no limit
+	closed   atomic.Bool // connections are refused
+	rate     int         // bytes per second from the server; 0: no limit
 	mu       sync.Mutex
 	conns    map[net.Conn]bool
 }
@@ -37,6 +38,14 @@ func (p *proxy) url() string { return "redis://" + p.listener.Addr().String() }
 // loseAnswer makes the next run of the script one without an answer.
 func (p *proxy) loseAnswer(s *script) { p.lose.Store(&s.sha) }
 
+// close breaks all connections and refuses new ones, or ends that.
+func (p *proxy) close(closed bool) {
+	p.closed.Store(closed)
+	if closed {
+		p.cut()
+	}
+}
+
 // cut breaks all connections.
 func (p *proxy) cut() {
 	p.mu.Lock()
@@ -52,6 +61,10 @@ func (p *proxy) serve() {
 		near, err := p.listener.Accept()
 		if err != nil {
 			return
+		}
+		if p.closed.Load() {
+			near.Close()
+			continue
 		}
 		far, err := net.Dial("tcp", p.server)
 		if err != nil {

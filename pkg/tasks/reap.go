@@ -12,13 +12,29 @@ import (
 	"go.uber.org/zap"
 )
 
-const reapAtOnce = 100 // jobs per script
+const (
+	reapAtOnce = 100 // jobs per script
+	// cutTTL is how long a reaper's mark outlives a reaper that died over it; each that comes after it sets it anew.
+	cutTTL = time.Hour
+)
+
+// Runners watch each other in the ring of their names' order, so that idling costs each of them the same however many there are: a runner
+// looks at those that follow it, reaps the dead, and goes on until it has found a few that live. Two, because one that stands still
+// watches nobody until its own lease has ended.
+const (
+	watched = 2
+	page    = 8 // names per question
+)
 
 // reapLoop looks for dead runners: every reapEvery for those whose death can be proved here, every pollEvery for ended leases.
 func (r *Runner) reapLoop(ctx context.Context) {
 	// Not all runners of a machine at the same moment.
 	wait := time.Duration(rand.Int64N(int64(reapEvery)))
-	var leases time.Time // when the leases were last looked at
+	var (
+		leases time.Time // when the leases were last looked at
+		last   time.Time // when Redis last answered
+		since  time.Time // since when it has answered every time
+	)
 	for {
 		select {
 		case <-time.After(wait):
@@ -26,60 +42,121 @@ func (r *Runner) reapLoop(ctx context.Context) {
 			return
 		}
 		wait = reapEvery
-		byLease := time.Since(leases) >= pollEvery
+		// Redis was away, or this process stood still: the others must have the time to renew their leases before an ended one counts.
+		if time.Since(last) > max(r.options.Lease/2, pollEvery) {
+			since = time.Now()
+		}
+		byLease := time.Since(leases) >= pollEvery && time.Since(since) >= r.options.Lease
 		if byLease {
 			leases = time.Now()
 		}
 		for _, p := range r.posts {
-			if err := r.reapLane(ctx, p.lane, byLease); err != nil && ctx.Err() == nil {
+			err := r.watch(ctx, p.lane, byLease)
+			if err == nil {
+				last = time.Now()
+			} else if ctx.Err() == nil {
 				r.log.Debug("cannot look for dead runners", zap.Error(err))
-				wait = pollEvery
+				wait, last = pollEvery, time.Time{}
+				break
 			}
 		}
 	}
 }
 
-func (r *Runner) reapLane(ctx context.Context, l lane, byLease bool) error {
+// watch looks at the runners that follow this one: those of its machine, and by their leases those of all.
+func (r *Runner) watch(ctx context.Context, l lane, byLease bool) error {
 	ctx, cancel := context.WithTimeout(ctx, r.client.options.CallTimeout)
 	defer cancel()
 	conn, err := r.client.calls.get(ctx)
 	if err != nil {
 		return err
 	}
-	names, err := conn.Do(ctx, conn.B().Zrange().Key(l.wk()).Min("0").Max("-1").Build()).AsStrSlice()
-	if err != nil {
-		return redisError(ctx, err)
+	reap := func(name string, proved bool) error {
+		return r.client.reap(ctx, conn, l, name, proved, r.options.MaxCrashes, r.tellReaped)
 	}
-	self := r.Name()
-	names = slices.DeleteFunc(names, func(name string) bool { return name == self })
-	var doubted []string
-	for _, name := range names {
-		if provedDead(name) {
-			if err := r.client.reap(ctx, conn, l, name, true, r.options.MaxCrashes, r.tellReaped); err != nil {
-				return err
+	if here.machine != "" {
+		// The names of this machine begin with it and a slash; '0' comes after '/'.
+		err := r.around(ctx, conn, l, "["+here.machine+"/", "("+here.machine+"0", func(name string) (dead bool, err error) {
+			if !provedDead(name) {
+				return false, nil
 			}
-		} else {
-			doubted = append(doubted, name)
+			return true, reap(name, true)
+		})
+		if err != nil {
+			return err
 		}
 	}
-	if !byLease || len(doubted) == 0 {
+	if !byLease {
 		return nil
 	}
-	commands := make([]rueidis.Completed, len(doubted))
-	for i, name := range doubted {
-		commands[i] = conn.B().Exists().Key(l.lease(name)).Build()
-	}
-	for i, result := range conn.DoMulti(ctx, commands...) {
-		alive, err := result.AsInt64()
-		if err != nil {
-			return redisError(ctx, err)
+	return r.around(ctx, conn, l, "-", "+", func(name string) (dead bool, err error) {
+		alive, err := conn.Do(ctx, conn.B().Exists().Key(l.lease(name)).Build()).AsInt64()
+		if err != nil || alive == 1 {
+			return false, redisError(ctx, err)
 		}
-		if alive == 0 {
-			if err := r.client.reap(ctx, conn, l, doubted[i], false, r.options.MaxCrashes, r.tellReaped); err != nil {
-				return err
+		return true, reap(name, false)
+	})
+}
+
+// around asks about the names from this runner's own to the last and on from the first, until enough have been found alive.
+func (r *Runner) around(ctx context.Context, conn rueidis.Client, l lane, first, last string, dead func(name string) (bool, error)) error {
+	self := r.Name()
+	alive := 0
+	look := func(names []string) (enough bool, err error) {
+		for _, name := range names {
+			if name == self {
+				continue
+			}
+			is, err := dead(name)
+			if err != nil {
+				return false, err
+			}
+			if !is {
+				if alive++; alive == watched {
+					return true, nil
+				}
 			}
 		}
+		return false, nil
 	}
+	ask := func(from, to string) ([]string, error) {
+		names, err := conn.Do(ctx, conn.B().Zrangebylex().Key(l.wk()).Min(from).Max(to).Limit(0, page).Build()).AsStrSlice()
+		return names, redisError(ctx, err)
+	}
+	// A few runners need one question.
+	if ring := l.tag + first; !r.large[ring] {
+		names, err := ask(first, last)
+		if err != nil {
+			return err
+		}
+		if len(names) < page {
+			at, _ := slices.BinarySearch(names, self)
+			_, err := look(slices.Concat(names[at:], names[:at]))
+			return err
+		}
+		r.large[ring] = true
+	}
+	count := 0
+	for _, part := range [][2]string{{"(" + self, last}, {first, "(" + self}} {
+		if self == "" && part[1] == "(" {
+			break // not registered: the first part was all
+		}
+		for from := part[0]; ; {
+			names, err := ask(from, part[1])
+			if err != nil {
+				return err
+			}
+			count += len(names)
+			if enough, err := look(names); enough || err != nil {
+				return err
+			}
+			if len(names) < page {
+				break
+			}
+			from = "(" + names[len(names)-1]
+		}
+	}
+	r.large[l.tag+first] = count >= page-1
 	return nil
 }
 
@@ -98,7 +175,7 @@ func (c *Client) reap(ctx context.Context, conn rueidis.Client, l lane, runner s
 	if proved {
 		flag = "1"
 	}
-	dead, err := run(ctx, conn, expireScript.call([]string{l.lease(runner)}, flag))[0].AsInt64()
+	dead, err := run(ctx, conn, expireScript.call([]string{l.lease(runner), l.cut(runner)}, flag, ms(cutTTL)))[0].AsInt64()
 	if err != nil || dead == 0 {
 		return redisError(ctx, err)
 	}
@@ -133,6 +210,7 @@ func (c *Client) reap(ctx context.Context, conn rueidis.Client, l lane, runner s
 	for _, command := range []rueidis.Completed{
 		conn.B().Del().Key(l.ctl(runner), l.wake(runner)).Build(),
 		conn.B().Zrem().Key(l.wk()).Member(runner).Build(),
+		conn.B().Del().Key(l.cut(runner)).Build(), // without its name it cannot renew either
 	} {
 		if err := conn.Do(ctx, command).Error(); err != nil {
 			return redisError(ctx, err)

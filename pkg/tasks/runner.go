@@ -121,6 +121,8 @@ type Runner struct {
 	settled   map[claimKey]bool // ended while a look was under way
 	helpers   sync.WaitGroup
 
+	large map[string]bool // rings with more names than one question gives. Only used by reapLoop
+
 	// Shared and safe.
 	counts counters
 	name   atomic.Pointer[string]
@@ -177,6 +179,7 @@ func NewRunner(c *Client, mux *Mux, options RunnerOptions) (*Runner, error) {
 		gone:      make(chan struct{}),
 		claims:    make(map[claimKey]*attempt),
 		early:     make(map[claimKey]bool),
+		large:     make(map[string]bool),
 		uncertain: make(map[int64]time.Time),
 		pause:     backoff.NewExponentialBackOff(),
 	}
@@ -234,12 +237,17 @@ func (r *Runner) Run(ctx context.Context) error {
 	defer endFetch()
 	r.fetching = fetch
 
+	// Others rely on this runner's watch as long as its name is there, also while it drains.
+	watching, endWatching := context.WithCancel(work)
+	defer endWatching()
+
 	go r.enrol(work)
-	r.helpers.Go(func() { r.reapLoop(fetch) })
+	r.helpers.Go(func() { r.reapLoop(watching) })
 	err := r.loop(fetch)
 
 	// Nobody may renew the lease or wait for a bell once it is given back.
 	endFetch()
+	endWatching()
 	if r.lease != nil {
 		r.lease.end()
 	}

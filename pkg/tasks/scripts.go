@@ -17,11 +17,12 @@ var luaFiles embed.FS
 
 var (
 	enqueueScript  = newScript("enqueue", "clock", "bell")
-	claimScript    = newScript("claim", "clock", "bell")
+	claimScript    = newScript("claim", "clock", "bell", "lease")
 	ackScript      = newScript("ack", "record", "clock", "bell")
 	cancelScript   = newScript("cancel", "record", "clock")
 	statusScript   = newScript("status", "record")
-	registerScript = newScript("register", "clock")
+	registerScript = newScript("register")
+	renewScript    = newScript("renew", "lease")
 	leaveScript    = newScript("leave", "bell")
 	ringScript     = newScript("ring", "bell")
 	wakeScript     = newScript("wake")

@@ -137,7 +137,7 @@ func (b *Books) verifyLane(ctx context.Context, conn rueidis.Client, l lane) err
 			if ttl >= 0 {
 				b.problem("%s has a TTL: jobs would go with it", key)
 			}
-		case "hb", "ctl", "wake", "prog", "dead", "timer":
+		case "hb", "cut", "ctl", "wake", "prog", "dead", "timer":
 			if ttl == -1 {
 				b.problem("%s has no TTL: it leaks", key)
 			}

@@ -1,10 +1,10 @@
 -- Takes up to n jobs for a runner whose lease lives.
--- KEYS 1-4 p0..p3, 5 act, 6 sched, 7 bell, 8 timer, 9 gone, 10 hb:<runner>
--- ARGV 1 runner, 2 seq (never used before by this runner), 3 n, its free slots (1..256)
+-- KEYS 1-4 p0..p3, 5 act, 6 sched, 7 bell, 8 timer, 9 gone, 10 hb:<runner>, 11 cut:<runner>, 12 wk
+-- ARGV 1 runner, 2 seq (never used before by this runner), 3 n, its free slots (1..256), 4 lease ms
 -- returns {1, now, sleep, id, id, …}: Redis' clock in ms; sleep is how many ms from now this runner must look again for a
---      scheduled job, -1 if that is not its task. {0} if the lease is gone: nothing was changed.
+--      scheduled job, -1 if that is not its task. {0} if the lease is lost: nothing was changed.
 -- Its first write (ZREM or LPOP) is one that a full Redis admits, so all of it passes.
-if redis.call('EXISTS', KEYS[10]) == 0 then return { 0 } end
+if redis.call('EXISTS', KEYS[10]) == 0 and not renewed(KEYS[10], KEYS[11], KEYS[12], ARGV[1], ARGV[4]) then return { 0 } end
 local runner, n, now = ARGV[1], tonumber(ARGV[3]), clock()
 
 -- Due jobs go to the end of their priority's list. 100 at a time bounds how long Redis does nothing else.
