@@ -6,6 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Open gives the supervisor's side of a worker's memory that another supervisor made. The descriptor stays the caller's.
+func Open(fd int) (*Reader, error) {
+	mem, err := mapWhole(fd)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{mem, newClock()}, nil
+}
+
 // Create makes the memory of one worker and gives the supervisor's side of it and the descriptor for the worker (close-on-exec;
 // the caller closes it). It is sealed: nobody can shrink it under a reader.
 func Create(s Settings) (*Reader, int, error) {
@@ -38,6 +47,15 @@ func (r *Reader) Close() error { return unix.Munmap(r.mem) }
 // Attach maps the memory that the supervisor passed and closes the descriptor. An error says why this worker must run unscored.
 func Attach(fd int) (*Writer, error) {
 	defer unix.Close(fd)
+	mem, err := mapWhole(fd)
+	if err != nil {
+		return nil, err
+	}
+	return newWriter(mem), nil
+}
+
+// mapWhole maps a memory that somebody else made, if it is one of our version.
+func mapWhole(fd int) (memory, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, fmt.Errorf("scoreboard: fd %d: %w", fd, err)
@@ -57,11 +75,7 @@ func Attach(fd int) (*Writer, error) {
 	if st.Size < Size {
 		return nil, fmt.Errorf("scoreboard: fd %d has %d bytes, want %d", fd, st.Size, Size)
 	}
-	mem, err := mmap(fd)
-	if err != nil {
-		return nil, err
-	}
-	return newWriter(mem), nil
+	return mmap(fd)
 }
 
 func mmap(fd int) (memory, error) {

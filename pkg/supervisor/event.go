@@ -45,6 +45,7 @@ type exitStatus struct {
 	signal   syscall.Signal // that ended it
 	tail     []string       // its last lines on stderr
 	crash    string         // of a Go program that ended with status 2: "panic", "fatal error" or a signal's name
+	unknown  bool           // it was not our child: nobody told us
 	oomKills int64          // how many of our cgroup the kernel had killed for want of memory; of SIGKILL only
 }
 

@@ -3,9 +3,11 @@ package supervisor
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +23,8 @@ type outputPipe struct {
 	mode   config.OutputMode
 	id     protocol.WorkerID
 	sink   *sink
-	done   chan struct{} // closed when run has returned
+	done   chan struct{} // closed when all was read
+	paused atomic.Bool   // run ends at a deadline, and may be started again
 
 	// Only used by run, and by finish after it.
 	partial []byte   // a line whose end has not come yet
@@ -46,28 +49,48 @@ func newOutputPipe(s stream, l launch) (*outputPipe, int, error) {
 		return nil, -1, fmt.Errorf("output pipe: %w", err)
 	}
 	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize) // refused beyond the user's limit: then 64 KiB must do
-	return &outputPipe{
-		stream: s, file: pollable(fds[0], "output "+l.id.String()), mode: l.pool.Output, id: l.id, sink: l.sink,
-		done: make(chan struct{}),
-	}, fds[1], nil
+	return openOutputPipe(s, fds[0], l), fds[1], nil
 }
 
-// run reads until all writers are gone.
+// openOutputPipe reads from a pipe that is there already.
+func openOutputPipe(s stream, fd int, l launch) *outputPipe {
+	return &outputPipe{
+		stream: s, file: pollable(fd, "output "+l.id.String()), mode: l.pool.Output, id: l.id, sink: l.sink, done: make(chan struct{}),
+	}
+}
+
+// run reads until all writers are gone, or until it is paused.
 func (p *outputPipe) run() {
-	defer close(p.done)
-	defer p.file.Close()
 	chunk := make([]byte, 64<<10)
 	for {
 		n, err := p.file.Read(chunk)
 		p.take(chunk[:n])
+		if err != nil && p.paused.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
 		if err != nil {
 			if len(p.partial) > 0 {
 				p.take([]byte("\n"))
 			}
+			p.file.Close()
+			close(p.done)
 			return
 		}
 	}
 }
+
+// ended reports whether all was read.
+func (p *outputPipe) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// unfinished gives the line whose end has not come yet. Only while run does not run.
+func (p *outputPipe) unfinished() []byte { return p.partial }
 
 // take passes on the whole lines of what was read.
 func (p *outputPipe) take(data []byte) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -32,22 +33,28 @@ type launch struct {
 	tell       func(event) // the worker is filled in by the loop's closure
 }
 
-// child is a process that we started: its pid, and our ends of what we share with it.
+// child is the process of a worker: its pid, and our ends of what we share with it. One that an earlier supervisor started is not our
+// child to the kernel; that makes a difference in wait only.
 type child struct {
-	pid     int
-	pidfd   *os.File      // in the netpoller
-	reaped  atomic.Bool   // the pid may be somebody else's from now on
-	read    chan struct{} // closed when the report of the exec has been read
-	control *os.File      // in the netpoller, read by one goroutine
-	sendFD  int           // the same descriptor, for writes that do not wait
-	notify  *notifySocket
-	board   *scoreboard.Reader
-	out     []*outputPipe
+	pid       int
+	startTime uint64        // in ticks since boot
+	adopted   bool          // started by an earlier supervisor
+	pidfd     *os.File      // in the netpoller
+	reaped    atomic.Bool   // the pid may be somebody else's from now on
+	read      chan struct{} // closed when the report of the exec has been read
+	control   *os.File      // in the netpoller, read by one goroutine
+	sendFD    int           // the same descriptor, for writes that do not wait
+	notify    *notifySocket
+	board     *scoreboard.Reader
+	boardFD   int // of the board's memory, for a successor
+	out       []*outputPipe
+	tell      func(event)
+	readers   sync.WaitGroup // what listens to the worker: see Pause
 }
 
 // start forks and executes the stub, which becomes the worker.
 func start(l launch) (process, error) {
-	c := &child{read: make(chan struct{})}
+	c := &child{read: make(chan struct{}), boardFD: -1, tell: l.tell}
 	ok := false
 	var theirs []int // ends of the child, closed here once it has them
 	defer func() {
@@ -109,8 +116,7 @@ func start(l launch) (process, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.board = board
-	theirs = append(theirs, boardFD)
+	c.board, c.boardFD = board, boardFD
 	pass(protocol.FDScoreboard, boardFD)
 	for _, s := range l.sockets {
 		pass(protocol.AdoptRx(s.bind.Name), s.adoptRx)
@@ -162,16 +168,24 @@ func start(l launch) (process, error) {
 	}
 	ok = true
 	c.pid = pid
+	c.startTime, _ = startTime(pid) // it is our child: it cannot be gone before we reap it
 	c.pidfd = pollable(pidfd, "pidfd")
 	c.notify.pgid = pid
-	for _, p := range c.out {
-		go p.run()
-	}
 	go c.readReport(reportEnd, l.tell)
-	go c.notify.run(l.tell)
-	go readControl(c.control, l.tell)
+	c.listen()
 	go c.wait(l.tell)
 	return c, nil
+}
+
+// listen starts what reads from the worker.
+func (c *child) listen() {
+	for _, p := range c.out {
+		if !p.ended() {
+			c.readers.Go(p.run)
+		}
+	}
+	c.readers.Go(func() { c.notify.run(c.tell) })
+	c.readers.Go(func() { readControl(c.control, c.tell) })
 }
 
 // pollable gives a descriptor to Go's netpoller, so that a goroutine, not a thread, waits on it.
@@ -238,7 +252,9 @@ func (c *child) wait(tell func(event)) {
 	if raw, err := c.pidfd.SyscallConn(); err == nil {
 		raw.Read(readable)
 	}
-	unix.Waitid(unix.P_PID, c.pid, nil, unix.WEXITED|unix.WNOWAIT, nil) // waits here if pidfds did not work
+	if !c.adopted {
+		unix.Waitid(unix.P_PID, c.pid, nil, unix.WEXITED|unix.WNOWAIT, nil) // waits here if pidfds did not work
+	}
 	unix.Kill(-c.pid, unix.SIGKILL)
 	var exit exitStatus
 	for _, p := range c.out {
@@ -249,6 +265,11 @@ func (c *child) wait(tell func(event)) {
 	}
 	<-c.read
 	c.reaped.Store(true)
+	if c.adopted {
+		exit.unknown = true // the kernel tells its parent only
+		tell(event{fact: factExited, exit: exit})
+		return
+	}
 	var status unix.WaitStatus
 	for {
 		if _, err := unix.Wait4(c.pid, &status, 0, nil); err != unix.EINTR {
@@ -311,6 +332,7 @@ func (c *child) Close() {
 	}
 	if c.board != nil {
 		c.board.Close()
+		unix.Close(c.boardFD)
 	}
 	if c.pid == 0 { // never started: nobody reads the pipes
 		for _, p := range c.out {

@@ -45,6 +45,8 @@ func (e exitStatus) reason() reason {
 		return reason("crash:" + e.crash)
 	case e.signal != 0:
 		return reason("crash:" + unix.SignalName(e.signal))
+	case e.unknown:
+		return "exit:unknown"
 	}
 	return reason(fmt.Sprintf("exit:%d", e.code))
 }
@@ -52,6 +54,9 @@ func (e exitStatus) reason() reason {
 func (e exitStatus) String() string {
 	if e.signal != 0 {
 		return unix.SignalName(e.signal)
+	}
+	if e.unknown {
+		return "unknown status"
 	}
 	return fmt.Sprintf("status %d", e.code)
 }

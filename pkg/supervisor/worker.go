@@ -35,8 +35,9 @@ type worker struct {
 	over    int    // samples in a row above max_memory
 	memory  int64  // the last sample, bytes
 
-	timer   *time.Timer // the state's one deadline
-	timerID uint64      // tells the current deadline from one that fired while it was moved
+	deadline time.Time   // of the state, zero: none
+	timer    *time.Timer // runs until then
+	timerID  uint64      // tells the current deadline from one that fired while it was moved
 
 	beatFloor time.Time // silence before this moment does not count against it
 	watched   bool      // it has been silent for half of heartbeat_timeout
@@ -169,7 +170,9 @@ func (s *Supervisor) enter(w *worker, to state, deadline time.Duration) {
 		w.timer.Stop()
 	}
 	w.timerID++
+	w.deadline = time.Time{}
 	if deadline > 0 {
+		w.deadline = time.Now().Add(deadline)
 		e := event{worker: w, fact: factDeadline, timer: w.timerID}
 		w.timer = time.AfterFunc(deadline, func() { s.tell(e) })
 	}

@@ -1,0 +1,156 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/scoreboard"
+)
+
+// A worker that an earlier supervisor started goes on with us: after a self-upgrade, and after that one was killed. Both ends of the
+// change of hands are here: Pause and descriptors on the side that gives, adopt on the side that takes.
+
+// pausePatience bounds how long the readers are awaited: a terminal that nobody reads holds up the workers' output.
+const pausePatience = 2 * time.Second
+
+// Pause stops everything that reads from the worker. What it said was told, or is still in the kernel for the one who reads next. Not to
+// be called by the loop, which must go on to take what is told.
+func (c *child) Pause() {
+	past := time.Unix(1, 0)
+	for _, p := range c.out {
+		p.paused.Store(true)
+		p.file.SetReadDeadline(past)
+	}
+	c.notify.conn.SetReadDeadline(past)
+	c.control.SetReadDeadline(past)
+	stopped := make(chan struct{})
+	go func() {
+		c.readers.Wait()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(pausePatience):
+	}
+}
+
+// Resume takes a Pause back.
+func (c *child) Resume() {
+	for _, p := range c.out {
+		p.paused.Store(false)
+		p.file.SetReadDeadline(time.Time{})
+	}
+	c.notify.conn.SetReadDeadline(time.Time{})
+	c.control.SetReadDeadline(time.Time{})
+	c.listen()
+}
+
+// Names of the descriptors of a worker.
+const (
+	shareControl = "control"
+	shareNotify  = "notify"
+	shareBoard   = "board"
+)
+
+var shareOutput = [numStreams]string{streamOut: "stdout", streamErr: "stderr"}
+
+// descriptors gives our ends of what we share with the worker. They stay ours.
+func (c *child) descriptors() map[string]int {
+	fds := map[string]int{shareControl: c.sendFD, shareBoard: c.boardFD}
+	add := func(name string, conn syscall.Conn) {
+		if raw, err := conn.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) { fds[name] = int(fd) }) // not when it is closed
+		}
+	}
+	add(shareNotify, c.notify.conn)
+	for _, p := range c.out {
+		add(shareOutput[p.stream], p.file)
+	}
+	return fds
+}
+
+// errGone says that a process of the snapshot does not live any more.
+var errGone = errors.New("the process is gone")
+
+// adopt makes a child of a process that an earlier supervisor started, and takes its descriptors. l says what a new worker in its place
+// would get.
+func adopt(ws workerSnapshot, b *bundle, l launch) (_ *child, err error) {
+	take := func(what string) int { return b.take(workerDescriptor(ws.id(), what)) }
+	c := &child{
+		pid: ws.PID, startTime: ws.StartTime, adopted: true, boardFD: take(shareBoard), sendFD: take(shareControl),
+		read: make(chan struct{}), tell: l.tell,
+	}
+	close(c.read)
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	for s, name := range shareOutput {
+		if fd := take(name); fd >= 0 {
+			p := openOutputPipe(stream(s), fd, l)
+			p.partial = ws.Partial[s]
+			c.out = append(c.out, p)
+		}
+	}
+	notifyFD := take(shareNotify)
+	if c.sendFD >= 0 {
+		c.control = pollable(c.sendFD, "control "+l.id.String())
+	}
+	if notifyFD >= 0 {
+		c.notify, err = openNotifySocket(notifyFD, ws.Notify, ws.PID)
+	}
+	pidfd, gone := unix.PidfdOpen(ws.PID, 0)
+	if gone == nil {
+		c.pidfd = pollable(pidfd, "pidfd")
+		// After the open: from now on the number cannot become somebody else's unseen.
+		if at, err := startTime(ws.PID); err != nil || at != ws.StartTime {
+			gone = errGone
+		}
+	}
+	switch {
+	case gone != nil:
+		return nil, fmt.Errorf("%w (pid %d)", errGone, ws.PID)
+	case err != nil:
+		return nil, err
+	case c.control == nil || c.notify == nil || c.boardFD < 0:
+		return nil, fmt.Errorf("descriptors of worker %s (pid %d) are missing", ws.id(), ws.PID)
+	}
+	if c.board, err = scoreboard.Open(c.boardFD); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// startTime gives when a process was started, in ticks since boot.
+func startTime(pid int) (uint64, error) {
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		return 0, err
+	}
+	stat, err := p.Stat()
+	return stat.Starttime, err
+}
+
+// openNotifySocket takes over the NOTIFY_SOCKET of a worker.
+func openNotifySocket(fd int, name string, pgid int) (*notifySocket, error) {
+	f := os.NewFile(uintptr(fd), "notify")
+	defer f.Close()
+	conn, err := net.FilePacketConn(f) // a duplicate
+	if err != nil {
+		return nil, fmt.Errorf("notify socket: %w", err)
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, fmt.Errorf("notify socket: it is a %T", conn)
+	}
+	return &notifySocket{name: name, conn: unixConn, pgid: pgid}, nil
+}

@@ -1,0 +1,292 @@
+package supervisor
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/config"
+	"supervisor/pkg/protocol"
+)
+
+// snapshot is what a supervisor knows of its life, for the one after it: JSON, in which a reader passes over what it does not know, so
+// that an older and a newer supervisor understand each other. snapshotVersion changes when that is not enough.
+type snapshot struct {
+	Version    int              `json:"version"`
+	PID        int              `json:"pid"`
+	Instance   string           `json:"instance"`
+	Generation int              `json:"generation"`
+	Serials    map[string]int   `json:"serials"` // of the last process, by pool
+	Pools      []poolSnapshot   `json:"pools"`
+	Workers    []workerSnapshot `json:"workers,omitempty"` // absent before the hand-over
+}
+
+const snapshotVersion = 1
+
+type poolSnapshot struct {
+	Name   string          `json:"name"`
+	Delta  int             `json:"delta"` // TTIN and TTOU
+	Config json.RawMessage `json:"config"`
+	Binds  []bindSnapshot  `json:"binds"`
+}
+
+// bindSnapshot is an open address. Its descriptors are named bindDescriptor(ID, …).
+type bindSnapshot struct {
+	ID       string      `json:"id"`
+	Name     string      `json:"name"`
+	Network  string      `json:"network"`
+	Address  string      `json:"address"`
+	Mode     fs.FileMode `json:"mode,omitempty"`
+	User     string      `json:"user,omitempty"`
+	Group    string      `json:"group,omitempty"`
+	Shared   bool        `json:"shared"`
+	NonBlock bool        `json:"nonblock"`
+	Backlog  int         `json:"backlog"`
+	Slots    int         `json:"slots"` // how many sockets
+	Steered  []int       `json:"steered,omitempty"`
+	Inode    uint64      `json:"inode,omitempty"`
+}
+
+// workerSnapshot is a process. Its descriptors are named workerDescriptor(its id, …).
+type workerSnapshot struct {
+	PID        int       `json:"pid"`
+	StartTime  uint64    `json:"start_time"` // of the process, in ticks since boot: tells it from another one with its pid
+	Pool       string    `json:"pool"`
+	Slot       int       `json:"slot"`
+	Serial     int       `json:"serial"`
+	Generation int       `json:"generation"`
+	State      string    `json:"state"`
+	Reason     reason    `json:"reason,omitempty"`
+	Overdue    reason    `json:"overdue,omitempty"`
+	Speaks     bool      `json:"speaks"`
+	Serves     bool      `json:"serves"` // its slot's current one
+	Started    time.Time `json:"started"`
+	ReadyAt    time.Time `json:"ready_at,omitzero"`
+	Deadline   time.Time `json:"deadline,omitzero"` // of its state
+	Binds      []string  `json:"binds,omitempty"`
+	Notify     string    `json:"notify"`            // name of its NOTIFY_SOCKET
+	Partial    [2][]byte `json:"partial,omitempty"` // of stdout and stderr: the line whose end has not come yet
+}
+
+func (w workerSnapshot) id() protocol.WorkerID {
+	return protocol.WorkerID{Pool: w.Pool, Slot: w.Slot, Serial: w.Serial}
+}
+
+func bindDescriptor(id, what string) string { return descriptorPrefix + "bind." + id + "." + what }
+
+func slotDescriptor(id string, slot int) string {
+	return bindDescriptor(id, "slot."+strconv.Itoa(slot))
+}
+
+func workerDescriptor(id protocol.WorkerID, what string) string {
+	return descriptorPrefix + "worker." + id.String() + "." + what
+}
+
+// snapshot describes everything but the workers.
+func (s *Supervisor) snapshot() bundle {
+	b := bundle{fds: map[string]int{}, snapshot: snapshot{
+		Version: snapshotVersion, PID: unix.Getpid(), Instance: s.instance, Generation: s.generation, Serials: s.serials,
+	}}
+	for _, p := range s.pools {
+		if p.removed || p.pending {
+			continue
+		}
+		text, err := json.Marshal(p.cfg)
+		if err != nil {
+			panic(err) // numbers and strings only
+		}
+		ps := poolSnapshot{Name: p.cfg.Name, Delta: p.delta, Config: text}
+		for _, sockets := range p.sockets {
+			ps.Binds = append(ps.Binds, sockets.snapshot(b.fds))
+		}
+		b.snapshot.Pools = append(b.snapshot.Pools, ps)
+	}
+	return b
+}
+
+// snapshot describes an address and adds its descriptors.
+func (s *bindSockets) snapshot(fds map[string]int) bindSnapshot {
+	id := s.id()
+	for i, fd := range s.slots {
+		fds[slotDescriptor(id, i)] = fd
+	}
+	fds[bindDescriptor(id, "rx")], fds[bindDescriptor(id, "tx")] = s.adoptRx, s.adoptTx
+	b := s.bind
+	return bindSnapshot{
+		ID: id, Name: b.Name, Network: b.Network, Address: b.Address, Mode: b.Mode, User: b.User, Group: b.Group,
+		Shared: s.shared, NonBlock: s.nonblock, Backlog: s.backlog, Slots: len(s.slots), Steered: s.steered, Inode: s.inode,
+	}
+}
+
+// id names these sockets for as long as they are open, in whatever process: the kernel's cookie of their adopt socket.
+func (s *bindSockets) id() string {
+	cookie, err := unix.GetsockoptUint64(s.adoptRx, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return "" // closed already
+	}
+	return strconv.FormatUint(cookie, 16)
+}
+
+// addWorkers describes the workers, too.
+func (s *Supervisor) addWorkers(b *bundle) {
+	for _, p := range s.pools {
+		for _, w := range p.workers() {
+			c, ok := w.proc.(*child)
+			if !ok || w.state == gone {
+				continue
+			}
+			ws := workerSnapshot{
+				PID: c.pid, StartTime: c.startTime, Pool: w.id.Pool, Slot: w.id.Slot, Serial: w.id.Serial, Generation: w.generation,
+				State: w.state.String(), Reason: w.reason, Overdue: w.overdue, Speaks: w.speaks, Started: w.started,
+				ReadyAt: w.readyAt, Deadline: w.deadline, Notify: c.notify.name,
+				Serves: w.id.Slot < len(p.slots) && p.slots[w.id.Slot].current == w,
+			}
+			for _, sockets := range w.sockets {
+				ws.Binds = append(ws.Binds, sockets.id())
+			}
+			for i, pipe := range c.out {
+				ws.Partial[i] = pipe.unfinished()
+			}
+			for what, fd := range c.descriptors() {
+				b.fds[workerDescriptor(w.id, what)] = fd
+			}
+			b.snapshot.Workers = append(b.snapshot.Workers, ws)
+		}
+	}
+}
+
+// bindOf gives the sockets of an open address, with those descriptors of the bundle, or nil when some of them are missing.
+func (b *bundle) bindOf(bs bindSnapshot) *bindSockets {
+	s := &bindSockets{
+		bind:    config.Bind{Name: bs.Name, Network: bs.Network, Address: bs.Address, Mode: bs.Mode, User: bs.User, Group: bs.Group},
+		backlog: bs.Backlog, nonblock: bs.NonBlock, shared: bs.Shared, steered: bs.Steered, inode: bs.Inode,
+		adoptRx: b.take(bindDescriptor(bs.ID, "rx")), adoptTx: b.take(bindDescriptor(bs.ID, "tx")),
+		passedOn: true, // until they are ours alone
+	}
+	missing := s.adoptRx < 0 || s.adoptTx < 0 || bs.Slots < 1
+	for i := range bs.Slots {
+		fd := b.take(slotDescriptor(bs.ID, i))
+		missing = missing || fd < 0
+		if fd >= 0 {
+			s.slots = append(s.slots, fd)
+		}
+	}
+	if !missing {
+		var err error
+		s.local, err = unix.Getsockname(s.slots[0])
+		missing = err != nil
+	}
+	if missing {
+		s.Close()
+		return nil
+	}
+	return s
+}
+
+// sameConfig reports whether a pool's section says today what it said to the supervisor before us. A setting that only one of us knows
+// does not count: it cannot have been changed.
+func sameConfig(before json.RawMessage, now *config.Pool) bool {
+	text, err := json.Marshal(now)
+	if err != nil {
+		return false
+	}
+	var a, b map[string]json.RawMessage
+	if json.Unmarshal(before, &a) != nil || json.Unmarshal(text, &b) != nil {
+		return false
+	}
+	for key, value := range a {
+		if other, known := b[key]; known && string(other) != string(value) {
+			return false
+		}
+	}
+	return true
+}
+
+// snapshotMemory is a memfd with a snapshot in it. It has two places, so that a reader finds a whole one also when its writer was killed
+// in the middle:
+//
+//	0   8   offset of the place in force, big endian
+//	8   4   length of the snapshot in it
+//	12  4   its CRC-32 (IEEE)
+type snapshotMemory struct {
+	fd     int
+	offset int64 // of the place in force, 0: none yet
+}
+
+const (
+	snapshotHeader = 16
+	snapshotPlace  = 16 << 20 // bytes of a place; sparse. 2000 workers need 1 MiB.
+)
+
+func newSnapshotMemory() (*snapshotMemory, error) {
+	fd, err := unix.MemfdCreate("supervisor-state", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: memfd_create: %w", err)
+	}
+	return &snapshotMemory{fd: fd}, nil
+}
+
+func (m *snapshotMemory) Close() { unix.Close(m.fd) }
+
+func (m *snapshotMemory) write(s snapshot) error {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	return m.writeText(text)
+}
+
+func (m *snapshotMemory) writeText(text []byte) error {
+	if len(text) > snapshotPlace {
+		return fmt.Errorf("snapshot: %d bytes are too many", len(text))
+	}
+	offset := int64(snapshotHeader)
+	if m.offset == offset {
+		offset += snapshotPlace
+	}
+	if _, err := unix.Pwrite(m.fd, text, offset); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	var header [snapshotHeader]byte
+	binary.BigEndian.PutUint64(header[:], uint64(offset))
+	binary.BigEndian.PutUint32(header[8:], uint32(len(text)))
+	binary.BigEndian.PutUint32(header[12:], crc32.ChecksumIEEE(text))
+	if _, err := unix.Pwrite(m.fd, header[:], 0); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	m.offset = offset
+	return nil
+}
+
+func (m *snapshotMemory) read(s *snapshot) error {
+	var header [snapshotHeader]byte
+	if n, err := unix.Pread(m.fd, header[:], 0); err != nil || n < len(header) {
+		return fmt.Errorf("snapshot: no header (%d bytes, %v)", n, err)
+	}
+	offset, size := binary.BigEndian.Uint64(header[:]), binary.BigEndian.Uint32(header[8:])
+	if offset > snapshotHeader+snapshotPlace || size > snapshotPlace {
+		return errors.New("snapshot: a damaged header")
+	}
+	text := make([]byte, size)
+	if n, err := unix.Pread(m.fd, text, int64(offset)); err != nil || n < len(text) {
+		return fmt.Errorf("snapshot: %d of %d bytes, %v", n, size, err)
+	}
+	if crc32.ChecksumIEEE(text) != binary.BigEndian.Uint32(header[12:]) {
+		return errors.New("snapshot: the checksum is wrong")
+	}
+	if err := json.Unmarshal(text, s); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	if s.Version != snapshotVersion {
+		return fmt.Errorf("snapshot: version %d, this supervisor knows %d", s.Version, snapshotVersion)
+	}
+	m.offset = int64(offset)
+	return nil
+}
