@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,6 +83,12 @@ func (l *Listener) Dup() (fd int, err error) {
 	}
 	return fd, err
 }
+
+// SyscallConn gives the descriptor itself, to be passed to another process.
+func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.raw, nil }
+
+// SetReadDeadline ends a Read that waits, with os.ErrDeadlineExceeded.
+func (l *Listener) SetReadDeadline(t time.Time) error { return l.file.SetReadDeadline(t) }
 
 // Close ends a Read and a Wait, too.
 func (l *Listener) Close() error { return l.file.Close() }

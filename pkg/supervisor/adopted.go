@@ -3,8 +3,6 @@ package supervisor
 import (
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"syscall"
 	"time"
 
@@ -12,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/scoreboard"
+	"supervisor/pkg/sdnotify"
 )
 
 // A worker that an earlier supervisor started goes on with us: after a self-upgrade, and after that one was killed. Both ends of the
@@ -28,7 +27,7 @@ func (c *child) Pause() {
 		p.paused.Store(true)
 		p.file.SetReadDeadline(past)
 	}
-	c.notify.conn.SetReadDeadline(past)
+	c.notify.SetReadDeadline(past)
 	c.control.SetReadDeadline(past)
 	stopped := make(chan struct{})
 	go func() {
@@ -47,7 +46,7 @@ func (c *child) Resume() {
 		p.paused.Store(false)
 		p.file.SetReadDeadline(time.Time{})
 	}
-	c.notify.conn.SetReadDeadline(time.Time{})
+	c.notify.SetReadDeadline(time.Time{})
 	c.control.SetReadDeadline(time.Time{})
 	c.listen()
 }
@@ -69,7 +68,7 @@ func (c *child) descriptors() map[string]int {
 			raw.Control(func(fd uintptr) { fds[name] = int(fd) }) // not when it is closed
 		}
 	}
-	add(shareNotify, c.notify.conn)
+	add(shareNotify, c.notify)
 	for _, p := range c.out {
 		add(shareOutput[p.stream], p.file)
 	}
@@ -105,7 +104,10 @@ func adopt(ws workerSnapshot, b *bundle, l launch) (_ *child, err error) {
 		c.control = pollable(c.sendFD, "control "+l.id.String())
 	}
 	if notifyFD >= 0 {
-		c.notify, err = openNotifySocket(notifyFD, ws.Notify, ws.PID)
+		var l *sdnotify.Listener
+		if l, err = sdnotify.Inherit(notifyFD); err == nil {
+			c.notify = &notifySocket{Listener: l, pgid: ws.PID}
+		}
 	}
 	pidfd, gone := unix.PidfdOpen(ws.PID, 0)
 	if gone == nil {
@@ -137,20 +139,4 @@ func startTime(pid int) (uint64, error) {
 	}
 	stat, err := p.Stat()
 	return stat.Starttime, err
-}
-
-// openNotifySocket takes over the NOTIFY_SOCKET of a worker.
-func openNotifySocket(fd int, name string, pgid int) (*notifySocket, error) {
-	f := os.NewFile(uintptr(fd), "notify")
-	defer f.Close()
-	conn, err := net.FilePacketConn(f) // a duplicate
-	if err != nil {
-		return nil, fmt.Errorf("notify socket: %w", err)
-	}
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
-		conn.Close()
-		return nil, fmt.Errorf("notify socket: it is a %T", conn)
-	}
-	return &notifySocket{name: name, conn: unixConn, pgid: pgid}, nil
 }

@@ -20,6 +20,7 @@ const (
 	reasonBoot        reason = "boot_timeout"
 	reasonReload      reason = "reload"
 	reasonRollback    reason = "reload-failed"
+	reasonUpgrade     reason = "upgrade"
 	reasonScaleDown   reason = "scale-down"
 	reasonPark        reason = "park" // SIGWINCH
 	reasonStop        reason = "stop"

@@ -71,7 +71,6 @@ type workerSnapshot struct {
 	ReadyAt    time.Time `json:"ready_at,omitzero"`
 	Deadline   time.Time `json:"deadline,omitzero"` // of its state
 	Binds      []string  `json:"binds,omitempty"`
-	Notify     string    `json:"notify"`            // name of its NOTIFY_SOCKET
 	Partial    [2][]byte `json:"partial,omitempty"` // of stdout and stderr: the line whose end has not come yet
 }
 
@@ -145,7 +144,7 @@ func (s *Supervisor) addWorkers(b *bundle) {
 			ws := workerSnapshot{
 				PID: c.pid, StartTime: c.startTime, Pool: w.id.Pool, Slot: w.id.Slot, Serial: w.id.Serial, Generation: w.generation,
 				State: w.state.String(), Reason: w.reason, Overdue: w.overdue, Speaks: w.speaks, Started: w.started,
-				ReadyAt: w.readyAt, Deadline: w.deadline, Notify: c.notify.name,
+				ReadyAt: w.readyAt, Deadline: w.deadline,
 				Serves: w.id.Slot < len(p.slots) && p.slots[w.id.Slot].current == w,
 			}
 			for _, sockets := range w.sockets {

@@ -1,0 +1,313 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/config"
+	"supervisor/pkg/protocol"
+)
+
+// Inheritance is what this process finds when it starts: sockets of systemd's, and what the supervisor before it left, if there was one.
+// That one either lives and hands over (a self-upgrade), or it died and all lay in the store.
+type Inheritance struct {
+	sockets map[string][]int // of socket units, by name
+	before  *bundle          // nil: we are the first
+	conn    *os.File         // to the one before us; nil: it is dead
+	flip    Flipper
+	stored  map[string]bool // what of it lies in the store
+}
+
+// Inherit looks for it. flip may be nil: then there will be no self-upgrade.
+func Inherit(flip Flipper) (*Inheritance, error) {
+	in := &Inheritance{flip: flip, sockets: map[string][]int{}, stored: map[string]bool{}}
+	if flip != nil && flip.HasParent() {
+		return in, in.fromPredecessor()
+	}
+	in.fromManager()
+	return in, nil
+}
+
+// Fail tells the supervisor before us, if it lives, why we cannot take over.
+func (in *Inheritance) Fail(err error) {
+	if in != nil && in.conn != nil {
+		in.say(successorNote{Failed: err.Error()})
+	}
+}
+
+func (in *Inheritance) say(note successorNote) error {
+	text, err := json.Marshal(note)
+	if err != nil {
+		return err
+	}
+	return sendPacket(in.conn, text, nil)
+}
+
+// fromPredecessor receives the first part of a self-upgrade: everything but the workers.
+func (in *Inheritance) fromPredecessor() error {
+	f, err := in.flip.File(handoverFile)
+	if err == nil && f == nil {
+		err = errors.New("no hand-over socket")
+	}
+	if err != nil {
+		return fmt.Errorf("self-upgrade: %w", err)
+	}
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("self-upgrade: %w", err)
+	}
+	fd := -1
+	raw.Control(func(number uintptr) { fd, err = unix.FcntlInt(number, unix.F_DUPFD_CLOEXEC, 0) })
+	if err != nil {
+		return fmt.Errorf("self-upgrade: %w", err)
+	}
+	in.conn = pollable(fd, handoverFile)
+	in.say(successorNote{PID: os.Getpid()})
+	in.conn.SetReadDeadline(time.Now().Add(bundlePatience))
+	b, err := receiveBundle(in.conn)
+	in.conn.SetReadDeadline(time.Time{})
+	if err != nil {
+		return fmt.Errorf("self-upgrade: %w", err)
+	}
+	in.before = &b
+	for name := range b.fds {
+		if rest, ok := strings.CutPrefix(name, systemdDescriptor("")); ok {
+			unit := rest[strings.IndexByte(rest, '.')+1:]
+			in.sockets[unit] = append(in.sockets[unit], b.take(name))
+		}
+	}
+	return nil
+}
+
+// systemdDescriptor names a socket of a socket unit in a hand-over.
+func systemdDescriptor(what string) string { return descriptorPrefix + "systemd." + what }
+
+// fromManager reads the sockets that systemd or the holder passed to us, and makes them close-on-exec.
+func (in *Inheritance) fromManager() {
+	if os.Getenv(protocol.EnvListenPID) != strconv.Itoa(os.Getpid()) {
+		return
+	}
+	n, _ := strconv.Atoi(os.Getenv(protocol.EnvListenFDs))
+	names := strings.Split(os.Getenv(protocol.EnvListenNames), ":")
+	left := bundle{fds: map[string]int{}}
+	for i := range n {
+		fd := protocol.FirstFD + i
+		unix.CloseOnExec(fd)
+		name := "unknown" // as systemd calls a socket without a name
+		if i < len(names) && names[i] != "" {
+			name = names[i]
+		}
+		switch {
+		case !strings.HasPrefix(name, descriptorPrefix):
+			in.sockets[name] = append(in.sockets[name], fd)
+		case left.fds[name] != 0:
+			unix.Close(fd) // a second one of that name: the first will do
+		default:
+			left.fds[name] = fd
+			in.stored[name] = true
+		}
+	}
+	if len(left.fds) == 0 {
+		return
+	}
+	if err := left.readSnapshot(); err != nil {
+		complain("what the supervisor before us left cannot be used: %v", err)
+		left.close()
+		return
+	}
+	in.before = &left
+}
+
+// complain says something before there is a log.
+func complain(format string, args ...any) { fmt.Fprintf(os.Stderr, "supervisor: "+format+"\n", args...) }
+
+// claim gives the open sockets of an address that the supervisor before us had, or nil.
+func (in *Inheritance) claim(b config.Bind, cfg *config.Pool) (*bindSockets, error) {
+	if in.before == nil {
+		return nil, nil
+	}
+	for _, p := range in.before.snapshot.Pools {
+		for _, bs := range p.Binds {
+			if bs.Network != b.Network || bs.Address != b.Address {
+				continue
+			}
+			if b.Network != "unix" && b.Network != "systemd" && bs.Shared != (cfg.Sockets == config.SocketsShared) {
+				return nil, fmt.Errorf("%w %s: sockets = %q of an address in use changes only with a restart", ErrBind, b, cfg.Sockets)
+			}
+			s := in.before.bindOf(bs)
+			if s != nil {
+				s.bind, s.backlog = b, cfg.Backlog
+			}
+			return s, nil
+		}
+	}
+	return nil, nil
+}
+
+// begin sets what a supervisor goes on with.
+func (s *Supervisor) begin(in *Inheritance) {
+	s.inherited, s.flip, s.heritage = in.sockets, in.flip, in
+	if in.before == nil {
+		return
+	}
+	before := in.before.snapshot
+	s.instance, s.generation = before.Instance, before.Generation
+	for pool, serial := range before.Serials {
+		s.serials[pool] = serial
+	}
+	if in.conn != nil {
+		s.probation = true
+		s.generation++
+	}
+}
+
+// beginPools gives the pools what TTIN and TTOU had added, and takes over the workers of a supervisor that died.
+func (s *Supervisor) beginPools() {
+	in := s.heritage
+	if in.before == nil {
+		return
+	}
+	for _, ps := range in.before.snapshot.Pools {
+		if p := s.poolNamed(ps.Name); p != nil {
+			var was config.Pool
+			if json.Unmarshal(ps.Config, &was) == nil && was.Workers == p.cfg.Workers {
+				p.delta = ps.Delta
+			}
+			p.serving = in.conn != nil && p.cfg.Replace == config.ReplaceNever // its worker stays where it is, for now
+		}
+	}
+	if in.conn == nil {
+		for _, p := range s.pools {
+			for _, b := range p.sockets {
+				b.passedOn = false
+			}
+		}
+		s.adoptAll(in.before)
+		s.revived = len(s.workers()) > 0
+		in.before.close()
+	}
+}
+
+func (s *Supervisor) poolNamed(name string) *pool {
+	for _, p := range s.pools {
+		if p.cfg.Name == name && !p.removed {
+			return p
+		}
+	}
+	return nil
+}
+
+// workers gives every process of all pools.
+func (s *Supervisor) workers() []*worker {
+	var all []*worker
+	for _, p := range s.pools {
+		all = append(all, p.workers()...)
+	}
+	return all
+}
+
+// adoptAll takes the workers of a bundle over. Those that served have their slots, if these are free; all others leave.
+func (s *Supervisor) adoptAll(b *bundle) {
+	var old []*worker
+	for _, ws := range b.snapshot.Workers {
+		p := s.poolNamed(ws.Pool)
+		if p == nil {
+			p = s.poolOf(ws.Pool, b.snapshot)
+		}
+		w := &worker{
+			id: ws.id(), pool: p, cfg: p.cfg, generation: ws.Generation, started: ws.Started, readyAt: ws.ReadyAt, speaks: ws.Speaks,
+			reason: ws.Reason, overdue: ws.Overdue, beatFloor: time.Now(), lifetime: jitter(p.cfg.MaxLifetime, p.cfg.MaxLifetimeJitter),
+		}
+		for _, sockets := range p.sockets {
+			if slices.Contains(ws.Binds, sockets.id()) {
+				w.sockets = append(w.sockets, sockets)
+			}
+		}
+		tell := func(e event) {
+			e.worker = w
+			s.tell(e)
+		}
+		c, err := adopt(ws, b, launch{id: w.id, pool: p.cfg, sink: s.sink, tell: tell})
+		if err != nil {
+			s.log.Warn("a worker of the supervisor before us cannot be adopted", zap.Stringer("worker", w.id), zap.Error(err))
+			continue
+		}
+		w.proc = c
+		p.grow(ws.Slot + 1)
+		if sl := p.slots[ws.Slot]; ws.Serves && sl.current == nil && !p.removed {
+			sl.current = w
+		} else {
+			p.leaving = append(p.leaving, w)
+		}
+		state := stateNamed(ws.State)
+		deadline := time.Duration(0)
+		if !ws.Deadline.IsZero() {
+			deadline = max(time.Millisecond, time.Until(ws.Deadline))
+		}
+		s.enter(w, state, deadline)
+		s.log.Info("worker adopted", w.fields()...)
+		c.listen()
+		go c.wait(tell)
+		if p.slots[ws.Slot].current != w && state <= ready {
+			old = append(old, w)
+		}
+	}
+	// First nobody old takes connections, then they let go of theirs.
+	for _, w := range old {
+		w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"off"}})
+	}
+	for _, w := range old {
+		how := protocol.DrainMove
+		if w.pool.removed {
+			how = protocol.DrainClose
+		}
+		s.drain(w, how, reasonUpgrade)
+	}
+	for _, ps := range b.snapshot.Pools {
+		p := s.poolNamed(ps.Name)
+		if p == nil || p.cfg.Replace != config.ReplaceNever || sameConfig(ps.Config, p.cfg) {
+			continue
+		}
+		for _, sl := range p.slots { // the old one stops before the new one starts
+			s.empty(p, sl, protocol.DrainClose, reasonUpgrade)
+		}
+	}
+}
+
+func stateNamed(name string) state {
+	for st, n := range stateNames {
+		if n == name {
+			return state(st)
+		}
+	}
+	return draining // of a newer supervisor: whatever it is, it ends
+}
+
+// poolOf makes a pool that the configuration has no more, for the workers that leave it.
+func (s *Supervisor) poolOf(name string, before snapshot) *pool {
+	for _, p := range s.pools {
+		if p.cfg.Name == name {
+			return p
+		}
+	}
+	cfg := *config.Defaults().Pools[0]
+	for _, ps := range before.Pools {
+		if ps.Name == name {
+			json.Unmarshal(ps.Config, &cfg) // what it does not say stays at its default
+		}
+	}
+	cfg.Name = name
+	p := &pool{cfg: &cfg, removed: true}
+	s.pools = append(s.pools, p)
+	return p
+}

@@ -1,0 +1,78 @@
+package supervisor
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"go.uber.org/zap"
+
+	"supervisor/pkg/sdnotify"
+)
+
+// store keeps our bundle with whoever is above us (systemd's descriptor store, or the holder's), so that a supervisor that was killed
+// loses nothing: the next one gets the sockets, and our ends of what we share with the workers, who never saw them close.
+type store struct {
+	socket string // the manager's, as in NOTIFY_SOCKET
+	memory *snapshotMemory
+	stored map[string]bool // names of the descriptors
+	last   []byte          // the snapshot in the memory
+}
+
+// persist brings the store up to date, after every event. First what is new, then the snapshot that speaks of it, then what is gone: at
+// each moment the snapshot finds all its descriptors.
+func (s *Supervisor) persist() {
+	if s.store == nil || s.probation || s.stopping != running {
+		return
+	}
+	b := s.snapshot()
+	s.addWorkers(&b)
+	if err := s.store.put(b); err != nil {
+		s.log.Warn("cannot store descriptors with the manager: a kill -9 of the supervisor would lose connections", zap.Error(err))
+		s.store = nil
+	}
+}
+
+func (st *store) put(b bundle) error {
+	b.fds[snapshotName] = st.memory.fd
+	for name, fd := range b.fds {
+		if !st.stored[name] {
+			if err := sdnotify.Send(st.socket, "FDSTORE=1\nFDNAME="+name, fd); err != nil {
+				return err
+			}
+			st.stored[name] = true
+		}
+	}
+	text, err := json.Marshal(b.snapshot)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(text, st.last) {
+		if err := st.memory.writeText(text); err != nil {
+			return err
+		}
+		st.last = text
+	}
+	for name := range st.stored {
+		if _, wanted := b.fds[name]; !wanted {
+			if err := st.remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (st *store) remove(name string) error {
+	delete(st.stored, name)
+	return sdnotify.Send(st.socket, "FDSTOREREMOVE=1\nFDNAME="+name)
+}
+
+// clear empties the store: a stop is no accident, and sockets that refuse are nobody's inheritance.
+func (st *store) clear() {
+	if st == nil {
+		return
+	}
+	for name := range st.stored {
+		st.remove(name)
+	}
+}
