@@ -129,7 +129,9 @@ func (in *Inheritance) fromManager() {
 }
 
 // complain says something before there is a log.
-func complain(format string, args ...any) { fmt.Fprintf(os.Stderr, "supervisor: "+format+"\n", args...) }
+func complain(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "supervisor: "+format+"\n", args...)
+}
 
 // claim gives the open sockets of an address that the supervisor before us had, or nil.
 func (in *Inheritance) claim(b config.Bind, cfg *config.Pool) (*bindSockets, error) {

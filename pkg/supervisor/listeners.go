@@ -291,26 +291,6 @@ func (s *bindSockets) address() string {
 	return s.bind.Network + ":" + s.bind.Address
 }
 
-// inheritedSockets gives the sockets that systemd passed to us, by name, and makes them close-on-exec.
-func inheritedSockets() map[string][]int {
-	sockets := map[string][]int{}
-	if os.Getenv(protocol.EnvListenPID) != strconv.Itoa(os.Getpid()) {
-		return sockets
-	}
-	n, _ := strconv.Atoi(os.Getenv(protocol.EnvListenFDs))
-	names := strings.Split(os.Getenv(protocol.EnvListenNames), ":")
-	for i := range n {
-		fd := protocol.FirstFD + i
-		unix.CloseOnExec(fd)
-		name := "unknown" // as systemd calls a socket without a name
-		if i < len(names) && names[i] != "" {
-			name = names[i]
-		}
-		sockets[name] = append(sockets[name], fd)
-	}
-	return sockets
-}
-
 func nameList(sockets map[string][]int) string {
 	var names []string
 	for name := range sockets {

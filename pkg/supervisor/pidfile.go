@@ -23,12 +23,12 @@ func LockPIDFile(path string) (*PIDFile, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 		if err != nil {
-			return nil, fmt.Errorf("pidfile: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrPIDFile, err)
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			pid, _ := PIDFileOwner(path)
 			f.Close()
-			return nil, fmt.Errorf("pidfile %s: another supervisor runs with it (pid %d)", path, pid)
+			return nil, fmt.Errorf("%w %s: another supervisor runs with it (pid %d)", ErrPIDFile, path, pid)
 		}
 		if !samePath(f, path) {
 			f.Close() // its owner removed it between our open and our lock

@@ -137,6 +137,9 @@ func (p *pool) readyCount() int {
 
 // steer sends new connections to the slots with a ready worker.
 func (s *Supervisor) steer(p *pool) {
+	if s.probation { // the supervisor before us steers, and may have to go on
+		return
+	}
 	var slots []int
 	for _, sl := range p.slots {
 		for _, w := range []*worker{sl.current, sl.next} {
@@ -188,6 +191,7 @@ func (s *Supervisor) spawn(p *pool, sl *slot, of blueprint) *worker {
 		return nil
 	}
 	w.proc = proc
+	s.tellSpawned(w)
 	s.enter(w, starting, cfg.BootTimeout)
 	s.log.Info("worker starts", w.fields()...)
 	return w

@@ -25,7 +25,7 @@ func (s *Supervisor) reconcile() {
 		if p.pending {
 			continue
 		}
-		if !s.parked {
+		if !s.parked && !s.keptByPredecessor(p) {
 			s.fill(p)
 		}
 		s.steer(p)
@@ -37,6 +37,9 @@ func (s *Supervisor) reconcile() {
 			s.log.Info("pool serves", zap.String("pool", p.cfg.Name), zap.Int("workers", p.readyCount()))
 		}
 	}
+	if s.probation && !s.succeeding && s.allServe() {
+		s.succeed()
+	}
 	s.sweepSockets()
 	s.pools = slices.DeleteFunc(s.pools, func(p *pool) bool { return p.removed && len(p.workers()) == 0 })
 }
@@ -44,7 +47,7 @@ func (s *Supervisor) reconcile() {
 // fill starts a worker in every empty slot and drains those beyond the wanted number.
 func (s *Supervisor) fill(p *pool) {
 	want := p.wanted()
-	if !p.removed {
+	if !p.removed && s.upgrade == nil { // a successor opens its own slots, and both must not number them
 		p.grow(want)
 	}
 	for _, sl := range p.slots {
@@ -151,11 +154,21 @@ func (s *Supervisor) firstSet(p *pool) bool {
 			return false
 		}
 	}
-	if serving == 0 && hopeless > 0 {
+	if hopeless > 0 && (serving == 0 || s.probation) {
 		s.fail(fmt.Errorf("pool %s: %w: %s", p.cfg.Name, ErrNotReady, p.lastWords))
 		return false
 	}
 	return serving > 0
+}
+
+// allServe reports whether every pool's first full set has been ready.
+func (s *Supervisor) allServe() bool {
+	for _, p := range s.pools {
+		if !p.serving && !p.removed {
+			return false
+		}
+	}
+	return true
 }
 
 // proven reports whether a ready worker is more than a process that has just been executed: with ready = "exec" the word is its life.

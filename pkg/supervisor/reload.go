@@ -59,10 +59,10 @@ func (s *Supervisor) beginReload(asked ...func(Verdict)) {
 		answer(&asked, s.refused("the supervisor is stopping"))
 		return
 	}
-	if s.reload != nil {
+	if s.reload != nil || s.upgrade != nil || s.probation {
 		s.again = true
 		s.waiting = append(s.waiting, asked...)
-		s.log.Info("a reload runs: this one waits for it")
+		s.log.Info("a reload or a self-upgrade runs: this reload waits for it")
 		return
 	}
 	cfg, err := s.load()
@@ -379,5 +379,19 @@ func (s *Supervisor) nextReload() {
 		asked := s.waiting
 		s.again, s.waiting = false, nil
 		s.beginReload(asked...)
+		return
+	}
+	if s.upgradeWaits {
+		asked := s.upgradeNext
+		s.upgradeWaits, s.upgradeNext = false, nil
+		s.beginUpgrade(asked...)
+	}
+}
+
+// replaceAdopted gives every worker that a killed supervisor left a successor of ours, as a reload does; they serve until then.
+func (s *Supervisor) replaceAdopted() {
+	s.log.Info("the supervisor before us died: its workers serve until ours are ready", zap.Int("workers", len(s.workers())))
+	if err := s.prepare(s.cfg); err != nil {
+		s.log.Error("cannot replace the workers of the supervisor before us", zap.Error(err))
 	}
 }

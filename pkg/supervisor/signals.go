@@ -37,7 +37,7 @@ func (s *Supervisor) signal(sig os.Signal) {
 	case unix.SIGUSR1:
 		s.reopenLogs()
 	case unix.SIGUSR2:
-		s.log.Warn("self-upgrade is not built yet: SIGUSR2 is ignored")
+		s.beginUpgrade()
 	case unix.SIGTTIN:
 		s.scale(1)
 	case unix.SIGTTOU:

@@ -24,6 +24,7 @@ type snapshot struct {
 	Instance   string           `json:"instance"`
 	Generation int              `json:"generation"`
 	Serials    map[string]int   `json:"serials"` // of the last process, by pool
+	PIDFile    string           `json:"pidfile,omitempty"`
 	Pools      []poolSnapshot   `json:"pools"`
 	Workers    []workerSnapshot `json:"workers,omitempty"` // absent before the hand-over
 }
@@ -93,6 +94,9 @@ func (s *Supervisor) snapshot() bundle {
 	b := bundle{fds: map[string]int{}, snapshot: snapshot{
 		Version: snapshotVersion, PID: unix.Getpid(), Instance: s.instance, Generation: s.generation, Serials: s.serials,
 	}}
+	if s.pidfile != nil {
+		b.snapshot.PIDFile = s.pidfile.path
+	}
 	for _, p := range s.pools {
 		if p.removed || p.pending {
 			continue

@@ -45,9 +45,24 @@ type Supervisor struct {
 	parked     bool            // SIGWINCH
 	stopping   phase
 	err        error // what ends Run
-	wakeAt     time.Time
-	lastTick   time.Time
-	oomSeen    int64 // the kernel's kills in our cgroup that have been laid to a worker
+	pidfile    *PIDFile
+
+	heritage     *Inheritance
+	store        *store          // nil: nobody keeps descriptors for us
+	flip         Flipper         // nil: no self-upgrade
+	upgrade      *upgrade        // the one that runs, or nil
+	upgradeNext  []func(Verdict) // who asked for one while a reload ran
+	upgradeWaits bool            // somebody did
+	handing      *upgrade        // the successor is ready and gets our workers: nothing changes here any more
+	frozen       bool            // their descriptors are on the way: no event is looked at
+	handedOver   bool            // it has them
+	successor    int             // its pid then
+	probation    bool            // we are the successor, and the supervisor before us has its workers still
+	succeeding   bool            // we told it that we are ready
+	revived      bool            // the supervisor before us was killed, and we have its workers
+	wakeAt       time.Time
+	lastTick     time.Time
+	oomSeen      int64 // the kernel's kills in our cgroup that have been laid to a worker
 }
 
 // phase of a stop.
@@ -63,20 +78,19 @@ const (
 type Options struct {
 	// Load reads the configuration again at SIGHUP. An error changes nothing.
 	Load func() (*config.Config, error)
+	// Inherited is what this process found when it started, nil: nothing.
+	Inherited *Inheritance
 }
 
 // What Run's and New's errors are made of, for exit codes.
 var (
 	ErrNotReady = errors.New("no worker became ready")
 	ErrBind     = errors.New("could not bind")
+	ErrPIDFile  = errors.New("pidfile")
 )
 
-// New opens the logs and binds every address of the configuration, or none.
+// New takes the pidfile, opens the logs and binds every address of the configuration, or none.
 func New(cfg *config.Config, opts Options) (*Supervisor, error) {
-	return open(cfg, opts, inheritedSockets())
-}
-
-func open(cfg *config.Config, opts Options, inherited map[string][]int) (*Supervisor, error) {
 	out, err := newSink(logPathsOf(cfg))
 	if err != nil {
 		return nil, err
@@ -84,12 +98,22 @@ func open(cfg *config.Config, opts Options, inherited map[string][]int) (*Superv
 	log, level := newLogger(out, cfg.LogLevel)
 	s := newSupervisor(cfg, log, start)
 	s.sink, s.level, s.load = out, level, opts.Load
-	s.inherited, s.oomSeen = inherited, machine.OOMKills()
-	if err := s.bindAll(); err != nil {
+	s.oomSeen = machine.OOMKills()
+	if opts.Inherited == nil {
+		opts.Inherited = &Inheritance{}
+	}
+	s.begin(opts.Inherited)
+	// The pidfile first, so that one supervisor at a time looks at the addresses.
+	if err = s.takePIDFile(); err == nil {
+		err = s.bindAll()
+	}
+	if err != nil {
 		s.closeSockets()
+		s.dropPIDFile()
 		out.close()
 		return nil, err
 	}
+	s.beginPools()
 	return s, nil
 }
 
@@ -99,7 +123,10 @@ func (s *Supervisor) bindAll() error {
 		p := &pool{cfg: pc, generation: s.generation, pin: openPin(pc)}
 		s.pools = append(s.pools, p)
 		for _, b := range pc.Bind {
-			sockets, err := openBind(b, pc, s.inherited)
+			sockets, err := s.heritage.claim(b, pc)
+			if err == nil && sockets == nil {
+				sockets, err = openBind(b, pc, s.inherited)
+			}
 			if err != nil {
 				return err
 			}
@@ -108,6 +135,9 @@ func (s *Supervisor) bindAll() error {
 	}
 	for _, p := range s.pools {
 		for _, b := range p.sockets {
+			if b.passedOn {
+				continue // it listens since the supervisor before us
+			}
 			if err := b.listen(); err != nil {
 				return err
 			}
@@ -165,26 +195,44 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 			s.log.Info("listening", zap.String("pool", p.cfg.Name), zap.String("name", b.bind.Name), zap.String("address", b.address()))
 		}
 	}
+	if s.revived {
+		s.replaceAdopted()
+	}
 	ticker := time.NewTicker(tickInterval)
 	defer ticker.Stop()
 	s.lastTick = time.Now()
 	stop := ctx.Done()
 	s.reconcile()
+	s.persist()
 	for !s.finished() {
+		events, asked, ticks := s.events, signals, ticker.C
+		if s.handing != nil {
+			asked, ticks = nil, nil
+		}
+		if s.frozen {
+			events = nil
+		}
 		select {
-		case e := <-s.events:
+		case e := <-events:
 			s.handle(e)
 		case f := <-s.calls:
 			f()
-		case sig := <-signals:
+		case sig := <-asked:
 			s.signal(sig)
-		case <-ticker.C:
+		case <-ticks:
 			s.tick()
 		case <-stop:
 			s.stop(graceful)
 			stop = nil
 		}
-		s.reconcile()
+		if s.handing == nil {
+			s.reconcile()
+			s.persist()
+		}
+	}
+	if s.handedOver {
+		s.passOn(signals)
+		return nil
 	}
 	s.log.Info("stopped")
 	return s.err
@@ -206,10 +254,15 @@ func (s *Supervisor) warnUnused() {
 }
 
 // finished reports whether a stop has come to its end.
-func (s *Supervisor) finished() bool { return s.stopping != running && len(s.pools) == 0 }
+func (s *Supervisor) finished() bool {
+	return s.handedOver || (s.stopping != running && len(s.pools) == 0)
+}
 
 // fail stops everything because of an error.
 func (s *Supervisor) fail(err error) {
+	if s.probation {
+		s.heritage.Fail(err)
+	}
 	if s.err == nil {
 		s.err = err
 		s.log.Error("giving up", zap.Error(err))
@@ -223,6 +276,12 @@ func (s *Supervisor) stop(how phase) {
 		return
 	}
 	s.stopping = how
+	s.store.clear()
+	if s.upgrade != nil {
+		s.flip.Stop() // it ends the successor, and the verdict says so
+	}
+	answer(&s.upgradeNext, s.refused("the supervisor was stopped meanwhile"))
+	s.upgradeWaits = false
 	if s.reload != nil {
 		s.drop(s.reload.opened)
 		s.reload.unpin()
@@ -255,7 +314,7 @@ func (s *Supervisor) advanceStop() {
 				b.refuse() // what is queued is still accepted and answered
 			}
 			for _, sl := range p.slots {
-				s.empty(p, sl, protocol.DrainClose, reasonStop)
+				s.empty(p, sl, s.leaveWith(), reasonStop)
 				if sl.retry != nil {
 					sl.retry.Stop()
 				}
@@ -297,7 +356,10 @@ func (s *Supervisor) drop(sockets []*bindSockets) {
 // Close gives back the addresses and the logs. Run does it; a caller who never came to Run must.
 func (s *Supervisor) Close() {
 	close(s.over)
-	s.closeSockets()
+	if !s.handedOver {
+		s.closeSockets()
+		s.dropPIDFile()
+	}
 	if s.sink != nil {
 		s.sink.close()
 	}
@@ -312,5 +374,25 @@ func (s *Supervisor) closeSockets() {
 	}
 	for _, b := range s.retired {
 		b.Close()
+	}
+}
+
+// takePIDFile locks the pidfile, or goes on with the lock of the supervisor before us.
+func (s *Supervisor) takePIDFile() (err error) {
+	if s.probation {
+		if fd := s.heritage.before.take(pidfileDescriptor); fd >= 0 {
+			s.pidfile = &PIDFile{s.heritage.before.snapshot.PIDFile, os.NewFile(uintptr(fd), "pidfile")}
+		}
+		return nil
+	}
+	if s.cfg.PIDFile != "" {
+		s.pidfile, err = LockPIDFile(s.cfg.PIDFile)
+	}
+	return err
+}
+
+func (s *Supervisor) dropPIDFile() {
+	if s.pidfile != nil && !s.probation {
+		s.pidfile.Remove()
 	}
 }

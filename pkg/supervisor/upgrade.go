@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/protocol"
+	"supervisor/pkg/sdnotify"
 )
 
 // A self-upgrade, both sides of it. tableflip starts the successor and tells when it is ready; everything else goes over one socket, made
@@ -64,14 +66,14 @@ type processID struct {
 
 // upgrade is a self-upgrade under way, as the old supervisor sees it. Only used by the loop.
 type upgrade struct {
-	asked   []func(Verdict)
-	began   time.Time
-	conn    *os.File // our end of the hand-over socket
-	pid     int      // the successor, once it said so
-	spawned map[int]processID
-	words   string // why it failed, in its own words
+	asked    []func(Verdict)
+	began    time.Time
+	conn     *os.File // our end of the hand-over socket
+	pid      int      // the successor, once it said so
+	spawned  map[int]processID
+	words    string // why it failed, in its own words
 	patience *time.Timer
-	closed  bool // it has closed its end
+	closed   bool // it has closed its end
 }
 
 // beginUpgrade starts the program on disk beside us, to take everything over. One upgrade runs; who asks meanwhile shares its verdict.
@@ -314,7 +316,7 @@ func (s *Supervisor) takeBack(u *upgrade, why string) {
 		c.Resume()
 	}
 	s.flip = nil
-	s.manager.mainPID()
+	tellMainPID()
 	s.upgradeFailed(u, fmt.Errorf("%s; a further self-upgrade needs a restart", why))
 }
 
@@ -373,7 +375,7 @@ func (s *Supervisor) succeed() {
 	s.succeeding = true
 	in := s.heritage
 	go func() {
-		s.manager.mainPID()
+		tellMainPID()
 		err := in.flip.Ready()
 		var rest bundle
 		if err == nil {
@@ -428,4 +430,11 @@ func (s *Supervisor) leaveWith() string {
 		return protocol.DrainMove
 	}
 	return protocol.DrainClose
+}
+
+// tellMainPID tells the manager that this process is the main one from now on.
+func tellMainPID() {
+	socket := os.Getenv(sdnotify.EnvSocket)
+	sdnotify.Send(socket, "MAINPID="+strconv.Itoa(os.Getpid())+"\nREADY=1")
+	sdnotify.Barrier(socket, sdnotify.Patience)
 }

@@ -146,6 +146,7 @@ func (s *Supervisor) handle(e event) {
 	switch e.fact {
 	case factHello:
 		w.speaks = true
+		s.tellSpeaks(w)
 		if w.state == ready {
 			s.welcome(w)
 		}
@@ -209,7 +210,7 @@ func (s *Supervisor) becomeReady(w *worker, _ event) {
 // without us.
 func (s *Supervisor) welcome(w *worker) {
 	w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"on"}})
-	if w.generation <= s.generation {
+	if w.generation <= s.generation && !s.probation {
 		w.proc.Send(protocol.Command{Verb: protocol.VerbCommit})
 	}
 }
