@@ -159,6 +159,13 @@ func (in *Inheritance) claim(b config.Bind, cfg *config.Pool) (*bindSockets, err
 // begin sets what a supervisor goes on with.
 func (s *Supervisor) begin(in *Inheritance) {
 	s.inherited, s.flip, s.heritage = in.sockets, in.flip, in
+	if in.conn == nil { // else it is the other one's store, for now
+		memory := -1
+		if in.before != nil {
+			memory = in.before.take(snapshotName)
+		}
+		s.store, _ = newStore(memory, in.stored)
+	}
 	if in.before == nil {
 		return
 	}

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 
 	"go.uber.org/zap"
 
@@ -16,6 +17,26 @@ type store struct {
 	memory *snapshotMemory
 	stored map[string]bool // names of the descriptors
 	last   []byte          // the snapshot in the memory
+}
+
+// storeDescriptor names the store's memory in a hand-over.
+const storeDescriptor = descriptorPrefix + "store"
+
+// newStore gives nil where there is no manager. memory and stored are what it has of ours already.
+func newStore(memory int, stored map[string]bool) (*store, error) {
+	st := &store{socket: os.Getenv(sdnotify.EnvSocket), stored: stored}
+	if st.socket == "" {
+		closeAll([]int{memory})
+		return nil, nil
+	}
+	if memory >= 0 {
+		st.memory = &snapshotMemory{fd: memory}
+		st.memory.read(&snapshot{}) // where the place in force is
+		return st, nil
+	}
+	var err error
+	st.memory, err = newSnapshotMemory()
+	return st, err
 }
 
 // persist brings the store up to date, after every event. First what is new, then the snapshot that speaks of it, then what is gone: at

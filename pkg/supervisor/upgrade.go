@@ -118,6 +118,9 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) {
 			b.fds[systemdDescriptor(fmt.Sprintf("%d.%s", i, name))] = fd
 		}
 	}
+	if s.store != nil {
+		b.fds[storeDescriptor] = s.store.memory.fd
+	}
 	if s.pidfile != nil {
 		b.fds[pidfileDescriptor] = int(s.pidfile.file.Fd())
 	}
@@ -412,6 +415,13 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 	for _, p := range s.pools {
 		s.steer(p)
 	}
+	stored := map[string]bool{snapshotName: true}
+	for _, part := range []*bundle{in.before, &rest} {
+		for name := range part.fds {
+			stored[name] = true
+		}
+	}
+	s.store, _ = newStore(in.before.take(storeDescriptor), stored)
 	s.adoptAll(&rest)
 	rest.close()
 	in.before.close()
