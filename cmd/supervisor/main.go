@@ -57,6 +57,7 @@ func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *con
 		}
 		cfg, err := load()
 		if err != nil {
+			tellPredecessor(err)
 			return err
 		}
 		switch {

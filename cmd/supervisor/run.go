@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/cloudflare/tableflip"
+
 	"supervisor/pkg/config"
 	"supervisor/pkg/supervisor"
 )
@@ -23,18 +25,18 @@ const (
 // run is the supervisor's life: pidfile, addresses, workers, until it is stopped. load is asked again at every SIGHUP.
 func run(cfg *config.Config, load func() (*config.Config, error)) int {
 	signals := supervisor.Signals()
-	// The pidfile first, so that one supervisor at a time looks at the addresses. It goes again when we fail.
-	if cfg.PIDFile != "" {
-		pidfile, err := supervisor.LockPIDFile(cfg.PIDFile)
-		if err != nil {
-			complain(err)
-			return exitFailed
-		}
-		defer pidfile.Remove()
-	}
-	s, err := supervisor.New(cfg, supervisor.Options{Load: load})
+	inherited, err := inherit(cfg)
 	if err != nil {
 		complain(err)
+		return exitFailed
+	}
+	s, err := supervisor.New(cfg, supervisor.Options{Load: load, Inherited: inherited})
+	if err != nil {
+		inherited.Fail(err)
+		complain(err)
+		if errors.Is(err, supervisor.ErrPIDFile) {
+			return exitFailed
+		}
 		if !errors.Is(err, supervisor.ErrBind) {
 			return exitConfig
 		}
@@ -55,6 +57,37 @@ func run(cfg *config.Config, load func() (*config.Config, error)) int {
 	default:
 		complain(err)
 		return exitFailed
+	}
+}
+
+// inherit finds what a supervisor before us left, and gets ready for the one after us.
+func inherit(cfg *config.Config) (*supervisor.Inheritance, error) {
+	patience := tableflip.DefaultUpgradeTimeout
+	for _, p := range cfg.Pools {
+		patience += p.BootTimeout // the pools start one after the other
+	}
+	flip, err := tableflip.New(tableflip.Options{UpgradeTimeout: patience})
+	if err != nil {
+		return nil, fmt.Errorf("self-upgrade: %w", err)
+	}
+	if !flip.HasParent() {
+		if err := flip.Ready(); err != nil {
+			return nil, fmt.Errorf("self-upgrade: %w", err)
+		}
+	}
+	return supervisor.Inherit(flip)
+}
+
+// isSuccessor reports whether another supervisor started us to take over.
+func isSuccessor() bool { return os.Getenv("TABLEFLIP_HAS_PARENT_7DIU3") != "" }
+
+// tellPredecessor tells it why we cannot.
+func tellPredecessor(why error) {
+	if !isSuccessor() {
+		return
+	}
+	if in, err := inherit(&config.Config{}); err == nil {
+		in.Fail(why)
 	}
 }
 

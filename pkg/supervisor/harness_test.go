@@ -86,11 +86,11 @@ func newMasterWith(t *testing.T, cfg *config.Config, inherited map[string][]int)
 	if cfg.AccessLog == "" {
 		cfg.AccessLog = filepath.Join(m.dir, "access.log")
 	}
-	s, err := open(cfg, Options{Load: func() (*config.Config, error) {
+	s, err := New(cfg, Options{Inherited: &Inheritance{sockets: inherited}, Load: func() (*config.Config, error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return m.next, m.err
-	}}, inherited)
+	}})
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,6 @@ import (
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
-	"supervisor/pkg/protocol"
 )
 
 // bindSockets are the listening sockets of one address. The supervisor holds them, so that a queue outlives its worker.

@@ -14,7 +14,6 @@ import (
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
-	"supervisor/pkg/protocol"
 )
 
 // Supervisor is the master: it holds the sockets and owns the workers. Everything but the fields marked otherwise is only used by

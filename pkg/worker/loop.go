@@ -32,8 +32,8 @@ func (w *Worker) loop(signals <-chan signal) {
 					complain("the supervisor is gone: serving on for %v", wait)
 					orphaned = time.After(wait)
 				} else {
-					complain("the supervisor is gone before it committed to this generation: stopping")
-					drain(protocol.DrainClose, StopTimeout)
+					complain("the supervisor is gone before it committed to this generation: giving connections back and stopping")
+					drain(protocol.DrainMove, StopTimeout)
 				}
 				continue
 			}
