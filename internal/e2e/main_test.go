@@ -59,6 +59,7 @@ func TestMain(m *testing.M) {
 type server struct {
 	t    *testing.T
 	cmd  *exec.Cmd
+	pid  int    // of the supervisor in charge: another one after a self-upgrade
 	addr string // of the first bind
 
 	mu    sync.Mutex
@@ -92,9 +93,15 @@ func launch(t *testing.T, env []string, args ...string) *server {
 // launchIn is launch behind a command that becomes another one, as in `nice supervisor …`.
 func launchIn(t *testing.T, wrapper, env []string, args ...string) *server {
 	t.Helper()
+	return launchProgram(t, append(slices.Clone(wrapper), filepath.Join(bin, "supervisor")), env, args...)
+}
+
+// launchProgram is launch of another supervisor than the built one.
+func launchProgram(t *testing.T, program, env []string, args ...string) *server {
+	t.Helper()
 	s := &server{t: t, done: make(chan struct{})}
 	s.grown = sync.NewCond(&s.mu)
-	argv := append(append(append([]string{}, wrapper...), filepath.Join(bin, "supervisor")), args...)
+	argv := append(slices.Clone(program), args...)
 	s.cmd = exec.Command(argv[0], argv[1:]...)
 	s.cmd.Env = append(cleanEnv(), env...)
 	s.cmd.Stdout = nil
@@ -106,6 +113,7 @@ func launchIn(t *testing.T, wrapper, env []string, args ...string) *server {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	s.pid = s.cmd.Process.Pid
 	go s.read(stderr)
 	t.Cleanup(s.cleanup)
 	return s
@@ -147,12 +155,12 @@ func (s *server) read(stderr io.Reader) {
 }
 
 func (s *server) cleanup() {
-	s.cmd.Process.Signal(syscall.SIGQUIT)
+	syscall.Kill(s.pid, syscall.SIGQUIT)
 	select {
 	case <-s.done:
 	case <-time.After(eventually):
 		s.t.Error("the supervisor does not stop")
-		s.cmd.Process.Kill()
+		syscall.Kill(s.pid, syscall.SIGKILL)
 		<-s.done
 	}
 	if s.t.Failed() {
@@ -207,7 +215,7 @@ func (s *server) count(pattern string) int {
 
 func (s *server) signal(sig syscall.Signal) {
 	s.t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
+	if err := syscall.Kill(s.pid, sig); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -288,7 +296,7 @@ func (s *server) children() []int {
 		}
 		_, rest, _ := strings.Cut(string(stat), ") ")
 		var state string
-		if fmt.Sscan(rest, &state, &parent); parent == s.cmd.Process.Pid && state != "Z" {
+		if fmt.Sscan(rest, &state, &parent); parent == s.pid && state != "Z" {
 			pids = append(pids, pid)
 		}
 	}
