@@ -10,6 +10,10 @@ import (
 	"supervisor/pkg/scoreboard"
 )
 
+// givingBack is how long a worker of a generation that never came offers its connections to the one before it, whose supervisor
+// may be gone, too.
+const givingBack = 2 * time.Second
+
 // loop owns the mode: it alone starts, changes and ends drains. The others tell it facts.
 func (w *Worker) loop(signals <-chan signal) {
 	var (
@@ -17,6 +21,7 @@ func (w *Worker) loop(signals <-chan signal) {
 		committed bool             // the supervisor said that our generation is in force
 		deadline  <-chan time.Time // of the drain that is on
 		orphaned  <-chan time.Time // when to stop without a supervisor
+		unwanted  <-chan time.Time // when to give up offering connections to an earlier generation
 		giveOver  <-chan time.Time // when give ends, whether or not all were given
 	)
 	drain := func(how string, within time.Duration) {
@@ -34,6 +39,7 @@ func (w *Worker) loop(signals <-chan signal) {
 				} else {
 					complain("the supervisor is gone before it committed to this generation: giving connections back and stopping")
 					drain(protocol.DrainMove, StopTimeout)
+					unwanted = time.After(givingBack)
 				}
 				continue
 			}
@@ -92,6 +98,12 @@ func (w *Worker) loop(signals <-chan signal) {
 		case <-giveOver:
 			giveOver = nil
 			w.toGive.Store(0)
+
+		case <-unwanted:
+			unwanted = nil
+			if deadline != nil {
+				w.drain(protocol.DrainClose)
+			}
 
 		case <-deadline:
 			deadline = nil
