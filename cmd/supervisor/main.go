@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/holder"
 	"supervisor/pkg/supervisor"
 )
 
@@ -26,6 +27,10 @@ func main() {
 	if supervisor.IsExecStub() {
 		supervisor.ExecStub()
 	}
+	if args, ok := holder.Wanted(os.Args); ok {
+		os.Exit(holder.Run(args))
+	}
+	holder.Settle()
 	os.Exit(command(os.Args, os.Environ(), os.Stdout, os.Stderr, run))
 }
 
@@ -49,6 +54,9 @@ func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *con
 		}
 		if err := refuseArguments(c, dashes >= 0, workerArgs); err != nil {
 			return err
+		}
+		if c.Bool("holder") { // the plain form never comes here
+			return usageError{errors.New("--holder takes no value")}
 		}
 		src := sources(c, environ, workerArgs)
 		load := func() (*config.Config, error) { return config.Load(src) }

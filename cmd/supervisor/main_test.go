@@ -51,7 +51,7 @@ func TestOptionsAreThoseOfTheConfig(t *testing.T) {
 	var names []string
 	for _, o := range options {
 		switch o.long {
-		case "config", "pool", "check-config", "print-config", "version", "help":
+		case "config", "pool", "holder", "check-config", "print-config", "version", "help":
 		default:
 			names = append(names, o.long)
 		}
