@@ -357,3 +357,32 @@ func TestARunnerThatWasCutOffAloneLosesItsLeaseWhenItComesBack(t *testing.T) {
 		t.Errorf("books %+v", b)
 	}
 }
+
+// A lone enqueue is made by its caller's own goroutine; what comes meanwhile goes together, and nobody is forgotten.
+func TestACallerWhoGivesUpLearnsThatTheJobMayBeStored(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	e := newEnv(t, s.url())
+	c := e.c()
+	e.enqueue("x")
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if id, err := c.Enqueue(gone, "x", nil); !errors.Is(err, ErrUnavailable) || id == "" {
+		t.Errorf("%q, %v", id, err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	s.signal(syscall.SIGSTOP)
+	first, err := c.Enqueue(short, "x", nil, Key("a"))
+	s.signal(syscall.SIGCONT)
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%q, %v", first, err)
+	}
+	if again := e.enqueue("x", Key("a")); again != first {
+		t.Errorf("%q and %q", first, again)
+	}
+	books := e.books()
+	if books.Accepted < 2 || books.Accepted > 3 || books.Accepted != books.Pending {
+		t.Errorf("books %+v", books)
+	}
+}

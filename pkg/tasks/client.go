@@ -25,6 +25,7 @@ type Client struct {
 	oneSlot bool // a command may touch several lanes
 	calls   *link
 	waits   *link
+	sends   *link // lone enqueues
 
 	mu    sync.Mutex
 	lines map[string]*line // by tag; made when first used
@@ -34,6 +35,7 @@ type Client struct {
 func (c *Client) Close() {
 	c.waits.close()
 	c.calls.close()
+	c.sends.close()
 }
 
 // Task is a job to be enqueued.
@@ -118,7 +120,7 @@ func newPlan(t Task) plan {
 	return p
 }
 
-// Enqueue stores a job and returns its id. Whatever it returned nil for is in Redis. With ErrUnavailable the job may be stored
+// Enqueue stores a job and returns its id. When ctx ends it returns (a cancel is noticed after Options.CallTimeout at the latest). Whatever it returned nil for is in Redis. With ErrUnavailable the job may be stored
 // or not; the id comes with the error when one was made, and enqueueing again with Key settles it.
 func (c *Client) Enqueue(ctx context.Context, name string, payload []byte, options ...Option) (id string, err error) {
 	ids, err := c.EnqueueBatch(ctx, []Task{{Name: name, Payload: payload, Options: options}})
@@ -148,7 +150,7 @@ func (c *Client) EnqueueBatch(ctx context.Context, tasks []Task) (ids []string, 
 		byLine[line] = append(byLine[line], entries[i])
 	}
 	for line, mine := range byLine {
-		line.add(mine)
+		line.add(ctx, mine, len(byLine) == 1)
 	}
 	for i, e := range entries {
 		if e == nil {
@@ -158,8 +160,13 @@ func (c *Client) EnqueueBatch(ctx context.Context, tasks []Task) (ids []string, 
 		select {
 		case <-e.done:
 			failed = e.err
-		case <-ctx.Done():
-			failed = fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+		default:
+			select {
+			case <-e.done:
+				failed = e.err
+			case <-ctx.Done():
+				failed = fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+			}
 		}
 		if failed != nil {
 			errs = append(errs, &BatchError{Index: i, Err: fmt.Errorf("enqueue %s: %w", e.id, failed)})

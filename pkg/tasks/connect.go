@@ -97,11 +97,19 @@ func Connect(address string, options Options) (*Client, error) {
 	waiting.BlockingPoolSize = 4096
 	waiting.BlockingPoolCleanup = time.Minute
 
+	// A lone enqueue has a connection to itself, and its goroutine does the writing and reading: a pipeline's two goroutines would be half
+	// of its time.
+	sending := settings
+	sending.DisableAutoPipelining = true
+	sending.BlockingPoolSize = 64 // one per lane at most is in use
+	sending.BlockingPoolCleanup = time.Minute
+
 	return &Client{
 		options: options,
 		oneSlot: settings.ForceSingleClient || settings.Sentinel.MasterSet != "",
 		calls:   &link{settings: settings},
 		waits:   &link{settings: waiting},
+		sends:   &link{settings: sending},
 		lines:   make(map[string]*line),
 	}, nil
 }

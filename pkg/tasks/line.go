@@ -41,9 +41,25 @@ type entry struct {
 	done chan struct{} // closed when Redis has answered for it, or will not
 }
 
-// add takes entries over; each is answered on its done.
-func (l *line) add(entries []*entry) {
+// add takes entries over; each is answered on its done. While nobody else is on the way a caller that may wait here flies itself, and has
+// its answers when add returns.
+func (l *line) add(ctx context.Context, entries []*entry, wait bool) {
 	l.mu.Lock()
+	if wait && l.flights == 0 && len(l.waiting) == 0 && len(entries) <= flightJobs && size(entries) <= flightBytes {
+		l.flights++
+		l.mu.Unlock()
+		l.answer(entries, l.send(ctx, l.client.sends, entries))
+		l.mu.Lock()
+		more := len(l.waiting) > 0
+		if !more {
+			l.flights--
+		}
+		l.mu.Unlock()
+		if more {
+			go l.fly()
+		}
+		return
+	}
 	l.waiting = append(l.waiting, entries...)
 	start := l.flights < flightsAtOnce
 	if start {
@@ -55,6 +71,27 @@ func (l *line) add(entries []*entry) {
 	}
 }
 
+func size(entries []*entry) (n int) {
+	for _, e := range entries {
+		n += len(e.record)
+	}
+	return n
+}
+
+// answer tells what became of a flight.
+func (l *line) answer(batch []*entry, err error) {
+	if errors.Is(err, ErrUnavailable) {
+		// Who waited behind these for as long has its answer too: else each would wait for all before it.
+		batch = append(batch, l.tired()...)
+	}
+	for _, e := range batch {
+		if err != nil {
+			e.err = err
+		}
+		close(e.done)
+	}
+}
+
 // fly sends what waits until nothing does.
 func (l *line) fly() {
 	for {
@@ -62,17 +99,7 @@ func (l *line) fly() {
 		if batch == nil {
 			return
 		}
-		err := l.send(batch)
-		if errors.Is(err, ErrUnavailable) {
-			// Who waited behind these for as long has its answer too: else each would wait for all before it.
-			batch = append(batch, l.tired()...)
-		}
-		for _, e := range batch {
-			if err != nil {
-				e.err = err
-			}
-			close(e.done)
-		}
+		l.answer(batch, l.send(context.Background(), l.client.calls, batch))
 	}
 }
 
@@ -110,13 +137,16 @@ func (l *line) tired() []*entry {
 
 // send tries until Redis has answered, for as long as the options allow. The same jobs may be sent twice: the second time the
 // script finds them.
-func (l *line) send(batch []*entry) error {
+func (l *line) send(ctx context.Context, by *link, batch []*entry) error {
 	options := l.client.options
 	deadline := batch[0].since.Add(options.Patience)
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 200*time.Millisecond
 	for {
-		err := l.try(batch)
+		err := l.try(ctx, by, batch)
+		if errors.Is(err, context.Canceled) { // it may have been stored
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
 		if !errors.Is(err, ErrUnavailable) {
 			return err
 		}
@@ -124,14 +154,18 @@ func (l *line) send(batch []*entry) error {
 		if time.Now().Add(wait).After(deadline) {
 			return err
 		}
-		time.Sleep(wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		}
 	}
 }
 
-func (l *line) try(batch []*entry) error {
-	ctx, cancel := context.WithTimeout(context.Background(), l.client.options.CallTimeout)
+func (l *line) try(ctx context.Context, by *link, batch []*entry) error {
+	ctx, cancel := context.WithTimeout(ctx, l.client.options.CallTimeout)
 	defer cancel()
-	conn, err := l.client.calls.get(ctx)
+	conn, err := by.get(ctx)
 	if err != nil {
 		return err
 	}
