@@ -57,10 +57,12 @@ func TestMain(m *testing.M) {
 
 // server is a supervisor in a process of its own.
 type server struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	pid  int    // of the supervisor in charge: another one after a self-upgrade
-	addr string // of the first bind
+	t      *testing.T
+	cmd    *exec.Cmd
+	env    []string
+	logEnd *os.File // the end of its stderr that is written to
+	pid    int      // of the supervisor in charge: another one after a self-upgrade
+	addr   string   // of the first bind
 
 	mu    sync.Mutex
 	log   []string
@@ -99,16 +101,25 @@ func launchIn(t *testing.T, wrapper, env []string, args ...string) *server {
 // launchProgram is launch of another supervisor than the built one.
 func launchProgram(t *testing.T, program, env []string, args ...string) *server {
 	t.Helper()
-	s := &server{t: t, done: make(chan struct{})}
+	s := launchKept(t, program, env, args...)
+	s.logEnd.Close() // the log ends with the last process that writes to it
+	return s
+}
+
+// launchKept is launchProgram with a log that ends in cleanup.
+func launchKept(t *testing.T, program, env []string, args ...string) *server {
+	t.Helper()
+	s := &server{t: t, env: env, done: make(chan struct{})}
 	s.grown = sync.NewCond(&s.mu)
 	argv := append(slices.Clone(program), args...)
 	s.cmd = exec.Command(argv[0], argv[1:]...)
 	s.cmd.Env = append(cleanEnv(), env...)
 	s.cmd.Stdout = nil
-	stderr, err := s.cmd.StderrPipe()
+	stderr, writeEnd, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.cmd.Stderr, s.logEnd = writeEnd, writeEnd
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -156,6 +167,7 @@ func (s *server) read(stderr io.Reader) {
 
 func (s *server) cleanup() {
 	syscall.Kill(s.pid, syscall.SIGQUIT)
+	s.logEnd.Close()
 	select {
 	case <-s.done:
 	case <-time.After(eventually):
