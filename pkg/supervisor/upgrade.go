@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -41,6 +42,7 @@ type Flipper interface {
 	AddFile(name string, f *os.File) error
 	Upgrade() error
 	Ready() error
+	WaitForParent(ctx context.Context) error
 	Stop()
 }
 
@@ -48,6 +50,9 @@ const handoverFile = "handover"
 
 // takenPatience bounds how long a successor that is ready may take over.
 const takenPatience = 30 * time.Second
+
+// parentPatience bounds how long an upgrade waits for the exit of the supervisor of the last one.
+const parentPatience = 10 * time.Second
 
 // successorNote is what a successor says. One field is set.
 type successorNote struct {
@@ -127,8 +132,14 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) {
 	sent := make(chan error, 1)
 	go func() { sent <- sendBundle(u.conn, b) }()
 	go s.hearSuccessor(u)
+	flip := s.flip
 	go func() {
-		err := s.flip.Upgrade()
+		if flip.HasParent() { // it has nothing to do any more, but may still be on its last instructions
+			ctx, cancel := context.WithTimeout(context.Background(), parentPatience)
+			flip.WaitForParent(ctx)
+			cancel()
+		}
+		err := flip.Upgrade()
 		if err == nil {
 			err = <-sent
 		}
