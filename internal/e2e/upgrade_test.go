@@ -80,7 +80,7 @@ func TestSelfUpgradesLoseNothing(t *testing.T) {
 		t.Errorf("%d workers died", n)
 	}
 	s.signal(syscall.SIGTERM)
-	s.await("supervisor stopped", 1)
+	<-s.done
 	if _, err := os.Stat(pidfile); err == nil {
 		t.Error("the pidfile is still there")
 	}

@@ -39,6 +39,10 @@ const maxOffers = 64
 // connection's next request for a turn in a queue. A connection that was offered in vain and is still idle then is offered again.
 const hopelessTime = time.Second
 
+// unwantedTime is how long a drain must have found no taker at all before answers say Connection: close. A pool that is short of CPU may
+// miss many receipts and still take most connections; a pool in which nobody takes connections lets them go a little later.
+const unwantedTime = 3 * time.Second
+
 // A full queue is asked again while the client sends nothing: takers empty it in milliseconds.
 const (
 	fullPause = 5 * time.Millisecond
@@ -79,7 +83,9 @@ func (c *Conn) await(p []byte) (int, error) {
 				if c.leaveWait(); c.offer(moving) {
 					return 0, io.EOF
 				}
-				c.lame.Store(true)
+				if now >= c.w.announce.Load() {
+					c.lame.Store(true)
+				}
 				c.askAgain = c.w.Now() + int64(hopelessTime)
 				c.shorten(hopelessTime)
 				continue
@@ -208,8 +214,12 @@ func (c *Conn) offer(mode int32) bool {
 	}
 	c.phase.Store(phaseGone)
 	c.sc.Add(scoreboard.Moved, 1)
+	w.wanted()
 	return true
 }
+
+// wanted notes that somebody takes connections, or, at the beginning of a drain, may do so.
+func (w *Worker) wanted() { w.announce.Store(min(w.Now()+int64(unwantedTime), w.lastCall.Load())) }
 
 // Active says that the server has read a request's first bytes.
 func (c *Conn) Active() {

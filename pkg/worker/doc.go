@@ -14,8 +14,9 @@
 //	serving    accepts on its sockets, up to worker_connections; between "adopt on" and "adopt off" also takes connections that
 //	           other workers send
 //	moving     (drain move) accepts what is in the queue, at most 50 ms long; sends every connection that stands between two
-//	           requests to the workers that stay, at once or after its running request. Nobody takes it: serves on, says
-//	           Connection: close on the next answer, offers it again every second
+//	           requests to the workers that stay, at once or after its running request. Nobody takes it: serves on, offers
+//	           it again every second, and says Connection: close once nobody has taken any for 3 s, or the last quarter
+//	           of the drain's time has begun
 //	closing    (drain close) accepts until the queue is empty, at most 5 s; every answer says Connection: close; an idle
 //	           connection, also one without a first request, is closed after LingerTime (1 s) if no byte of it is unread
 //	ended      every Serve returns nil

@@ -25,6 +25,8 @@ func (w *Worker) loop(signals <-chan signal) {
 		giveOver  <-chan time.Time // when give ends, whether or not all were given
 	)
 	drain := func(how string, within time.Duration) {
+		w.lastCall.Store(w.Now() + int64(within-within/4))
+		w.wanted()
 		w.drain(how)
 		deadline = time.After(within)
 	}

@@ -33,6 +33,8 @@ type Worker struct {
 	busy      atomic.Int64 // calls of Run, and connections that linger after their end
 	toGive    atomic.Int64 // connections that the supervisor wants to see moved although we serve on; 0 or less: none
 	begun     atomic.Bool  // a Serve or Run was called: before that there is nothing to drain
+	announce  atomic.Int64 // from then on (board time) a connection that nobody takes is told to close
+	lastCall  atomic.Int64 // the same, whoever took others: the drain's deadline is near
 	hopeless  atomic.Int64 // until then (board time) no connection is offered: the last offer met nobody
 	recycling [2]sync.Once // one message per reason
 	limits    [scoreboard.Shards]limit
