@@ -16,6 +16,8 @@ const help = `supervisor runs N copies of a server on sockets that it holds, and
 USAGE
    supervisor [flags] -- COMMAND [ARGUMENT…]
    supervisor -c FILE [flags] [-- COMMAND [ARGUMENT…]]
+   supervisor ctl COMMAND                          talk to one that runs: status, reload, scale, …; see ctl --help
+   supervisor healthcheck                          is it ready? Exit code 0 or 1; see healthcheck --help
 
 EXAMPLES
    supervisor -w 4 -b :8080 -- bin/app serve       four workers on one port, no file

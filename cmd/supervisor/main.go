@@ -45,6 +45,14 @@ func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *con
 	if dashes >= 0 {
 		args, workerArgs = args[:dashes], args[dashes+1:]
 	}
+	if len(args) > 1 {
+		switch args[1] { // the first word only: after a flag, or after --, nothing is a subcommand
+		case "ctl":
+			return ctl(args[2:], dashes >= 0, environ, stdout, stderr)
+		case "healthcheck":
+			return healthcheck(args[2:], dashes >= 0, environ, stdout, stderr)
+		}
+	}
 	code := exitOK
 	app := newApp(stdout, stderr)
 	app.Action = func(c *cli.Context) error {
@@ -118,6 +126,9 @@ func refuseArguments(c *cli.Context, dashes bool, workerArgs []string) error {
 	args := c.Args().Slice()
 	if len(args) == 0 {
 		return nil
+	}
+	if args[0] == "ctl" || args[0] == "healthcheck" {
+		return usageError{fmt.Errorf("%s comes first, its flags after it: supervisor %s …", args[0], strings.Join(args, " "))}
 	}
 	if i := slices.IndexFunc(args, func(s string) bool { return len(s) > 1 && s[0] == '-' }); i >= 0 && dashes {
 		return usageError{fmt.Errorf("unexpected argument %q: the flag %s after it would be ignored", args[0], args[i])}

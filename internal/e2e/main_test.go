@@ -136,7 +136,7 @@ func cleanEnv() []string {
 		name, _, _ := strings.Cut(pair, "=")
 		switch name {
 		case "REDIS_URL", "TASK_BROKER_URL", "TASK_RESULT_BACKEND", "ENABLE_BACKGROUND_TASKS", "WORKERS", "WORKER_TIMEOUT",
-			"MAX_REQUESTS", "MAX_REQUESTS_JITTER", "GRACEFUL_TIMEOUT", "KEEPALIVE":
+			"MAX_REQUESTS", "MAX_REQUESTS_JITTER", "GRACEFUL_TIMEOUT", "KEEPALIVE", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR":
 			return true
 		}
 		return strings.HasPrefix(name, "SUPERVISOR_") || strings.HasPrefix(name, "APP_")

@@ -27,6 +27,13 @@ func (c *Config) Check() (summary string, err error) {
 	ck.outputFile("pidfile", c.PIDFile)
 	ck.outputFile("errorlog", c.ErrorLog)
 	ck.outputFile("accesslog", c.AccessLog)
+	if c.Admin.Network != "" {
+		if err := ck.bind(c.Admin); err != nil {
+			ck.problems = append(ck.problems, Problem{
+				Key: "supervisor.admin", Text: fmt.Sprintf("%q: %v", c.Admin.String(), err), from: c.sources["supervisor.admin"], address: true,
+			})
+		}
+	}
 	workers, binds := 0, 0
 	for _, p := range c.Pools {
 		workers += p.Workers

@@ -11,6 +11,8 @@ type Config struct {
 	ErrorLog  string // the supervisor's log and the workers' stderr; "-": stderr
 	AccessLog string // the workers' stdout; "-": stdout
 	LogLevel  string // debug, info, warning or error
+	Control   string // path of the control socket; "": by the environment (see ControlPath), "off": none
+	Admin     Bind   // where health endpoints are answered; without a network: nowhere
 	Pools     []*Pool
 
 	// sources says where each value came from, by its dotted key: for --print-config and for the errors of --check-config.
@@ -70,6 +72,7 @@ type Pool struct {
 	BootTimeout      time.Duration
 	HeartbeatTimeout time.Duration // 0: none
 	GracefulTimeout  time.Duration
+	DrainDelay       time.Duration // between TERM and the stop, for load balancers to look away; 0: none
 	KeepAlive        time.Duration
 	OrphanTimeout    time.Duration
 

@@ -30,13 +30,7 @@ func variableName(p *Pool, key string) string {
 //
 // The guides' plain names are for the one pool with bind; a pool's own variable wins over them.
 func (l *loader) readEnvironment() {
-	for i := range supervisorSettings {
-		s := &supervisorSettings[i]
-		name := supervisorPrefix + strings.ToUpper(s.key)
-		if v := l.src.Env[name]; v != "" {
-			set(l, l.cfg, s, "supervisor."+s.key, literal(v), origin{kind: fromEnvironment, name: name})
-		}
-	}
+	l.readSupervisorVariables()
 	for i := range poolSettings {
 		s := &poolSettings[i]
 		if v := l.src.Env[s.variable]; v != "" && s.variable != "" {
@@ -44,6 +38,17 @@ func (l *loader) readEnvironment() {
 		}
 	}
 	l.readPoolVariables()
+}
+
+// readSupervisorVariables takes SUPERVISOR_<KEY>.
+func (l *loader) readSupervisorVariables() {
+	for i := range supervisorSettings {
+		s := &supervisorSettings[i]
+		name := supervisorPrefix + strings.ToUpper(s.key)
+		if v := l.src.Env[name]; v != "" {
+			set(l, l.cfg, s, "supervisor."+s.key, literal(v), origin{kind: fromEnvironment, name: name})
+		}
+	}
 }
 
 // readPlain takes a variable that names no pool.

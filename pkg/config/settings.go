@@ -22,10 +22,12 @@ var supervisorSettings = []setting[Config]{
 	{"errorlog", textKind{required: true}, "error-logfile", "", func(c *Config) any { return &c.ErrorLog }},
 	{"accesslog", textKind{required: true}, "access-logfile", "", func(c *Config) any { return &c.AccessLog }},
 	{"loglevel", wordKind{"debug", "info", "warning", "error"}, "log-level", "", func(c *Config) any { return &c.LogLevel }},
+	{"control", socketPathKind{}, "", "", func(c *Config) any { return &c.Control }},
+	{"admin", adminKind{}, "", "", func(c *Config) any { return &c.Admin }},
 }
 
-// maxWorkers is a guard against a slip of the finger: each worker is a process, and with sockets = "slots" a socket per address.
-const maxWorkers = 2000 // a steering program has two instructions for each, and the kernel takes 4096
+// MaxWorkers is a guard against a slip of the finger: each worker is a process, and with sockets = "slots" a socket per address.
+const MaxWorkers = 2000 // a steering program has two instructions for each, and the kernel takes 4096
 
 // poolSettings are the keys of [pool.NAME]; also SUPERVISOR_POOL_<NAME>_<KEY> in the environment.
 var poolSettings = []setting[Pool]{
@@ -35,7 +37,7 @@ var poolSettings = []setting[Pool]{
 	{"sockets", wordKind{string(SocketsPerSlot), string(SocketsShared)}, "", "", func(p *Pool) any { return &p.Sockets }},
 	{"nonblock", boolKind{}, "", "", func(p *Pool) any { return &p.NonBlock }},
 
-	{"workers", countKind{min: 1, max: maxWorkers, auto: machine.Cores}, "workers", "WORKERS", func(p *Pool) any { return &p.Workers }},
+	{"workers", countKind{min: 1, max: MaxWorkers, auto: machine.Cores}, "workers", "WORKERS", func(p *Pool) any { return &p.Workers }},
 	{"gomaxprocs", countKind{max: 1 << 16}, "", "", func(p *Pool) any { return &p.GOMAXPROCS }},
 	{"worker_connections", countKind{max: 1 << 30}, "", "", func(p *Pool) any { return &p.WorkerConnections }},
 
@@ -44,13 +46,14 @@ var poolSettings = []setting[Pool]{
 	{"max_lifetime", durationKind{}, "", "", func(p *Pool) any { return &p.MaxLifetime }},
 	{"max_lifetime_jitter", durationKind{}, "", "", func(p *Pool) any { return &p.MaxLifetimeJitter }},
 	{"max_memory", sizeKind{}, "", "", func(p *Pool) any { return &p.MaxMemory }},
-	{"max_unavailable", countKind{min: 1, max: maxWorkers}, "", "", func(p *Pool) any { return &p.MaxUnavailable }},
+	{"max_unavailable", countKind{min: 1, max: MaxWorkers}, "", "", func(p *Pool) any { return &p.MaxUnavailable }},
 
 	{"timeout", durationKind{}, "timeout", "WORKER_TIMEOUT", func(p *Pool) any { return &p.Timeout }},
 	{"timeout_grace", durationKind{}, "", "", func(p *Pool) any { return &p.TimeoutGrace }},
 	{"boot_timeout", durationKind{positive: true}, "", "", func(p *Pool) any { return &p.BootTimeout }},
 	{"heartbeat_timeout", durationKind{}, "", "", func(p *Pool) any { return &p.HeartbeatTimeout }},
 	{"graceful_timeout", durationKind{positive: true}, "graceful-timeout", "GRACEFUL_TIMEOUT", func(p *Pool) any { return &p.GracefulTimeout }},
+	{"drain_delay", durationKind{}, "", "", func(p *Pool) any { return &p.DrainDelay }},
 	{"keepalive", durationKind{}, "keep-alive", "KEEPALIVE", func(p *Pool) any { return &p.KeepAlive }},
 	{"orphan_timeout", durationKind{}, "", "", func(p *Pool) any { return &p.OrphanTimeout }},
 

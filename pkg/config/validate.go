@@ -22,6 +22,7 @@ func (l *loader) validate() {
 		l.validateUsers(p)
 		l.validateFiles(p)
 	}
+	l.validateAdmin()
 }
 
 // at gives where a pool's value came from: at least the line of its section.

@@ -25,6 +25,9 @@ const (
 	// VerbServe brings a connection to be served like one from the listener. Argument: the bind. The connection's descriptor comes
 	// along (SendServe, Receive).
 	VerbServe = "serve"
+	// VerbLame says that the supervisor will stop soon: serve on and accept, but every answer says Connection: close, and readiness
+	// fails. VerbUndrain takes it back. No argument.
+	VerbLame = "lame"
 	// VerbCommit says that the generation of this worker is now the one in force: without the supervisor it serves on for
 	// orphan_timeout, instead of leaving at once. No argument.
 	VerbCommit = "commit"

@@ -58,7 +58,7 @@ func onPort(p *config.Pool) *config.Pool {
 }
 
 func testConfig(pools ...*config.Pool) *config.Config {
-	return &config.Config{LogLevel: "debug", Pools: pools}
+	return &config.Config{LogLevel: "debug", Control: "off", Pools: pools}
 }
 
 // startMaster runs a supervisor until the test ends.

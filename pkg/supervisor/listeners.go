@@ -148,29 +148,39 @@ func (s *bindSockets) openUnix() error {
 		return err
 	}
 	s.inode = st.Ino
-	if s.bind.User != "" || s.bind.Group != "" {
-		uid, gid := -1, -1
-		if s.bind.User != "" {
-			u, err := machine.LookupUser(s.bind.User)
-			if err != nil {
-				return err
-			}
-			uid, _ = strconv.Atoi(u.Uid)
-		}
-		if s.bind.Group != "" {
-			if gid, err = machine.LookupGroup(s.bind.Group); err != nil {
-				return err
-			}
-		}
-		if err := unix.Lchown(path, uid, gid); err != nil {
-			return &fs.PathError{Op: "chown", Path: path, Err: err}
-		}
+	if err := chown(s.bind); err != nil {
+		return err
 	}
 	if err := os.Chmod(path, s.bind.Mode); err != nil { // nobody can connect yet: the socket does not listen
 		return err
 	}
 	// It listens at once: another supervisor would take a socket that refuses for a stale one.
 	return unix.Listen(fd, s.backlog)
+}
+
+// chown gives a unix socket's file to the owner that the config wants.
+func chown(b config.Bind) error {
+	if b.User == "" && b.Group == "" {
+		return nil
+	}
+	uid, gid := -1, -1
+	if b.User != "" {
+		u, err := machine.LookupUser(b.User)
+		if err != nil {
+			return err
+		}
+		uid, _ = strconv.Atoi(u.Uid)
+	}
+	if b.Group != "" {
+		var err error
+		if gid, err = machine.LookupGroup(b.Group); err != nil {
+			return err
+		}
+	}
+	if err := unix.Lchown(b.Address, uid, gid); err != nil {
+		return &fs.PathError{Op: "chown", Path: b.Address, Err: err}
+	}
+	return nil
 }
 
 // removeStale removes a unix socket that nobody serves. Anything else stays and is an error.

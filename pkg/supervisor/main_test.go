@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 	worklib "supervisor/pkg/worker"
 )
@@ -57,6 +58,15 @@ func testWorker(mode string) {
 		notify("READY=1")
 		go panic("out of luck")
 		select {}
+	case "ask": // somebody else, at the control socket
+		_, err := control.Dial(arg).Reload(context.Background(), control.Wait{})
+		fmt.Println(err)
+	case "trap": // cannot start while there is that file
+		if _, err := os.Stat(arg); err == nil {
+			fmt.Fprintln(os.Stderr, "caught in the trap")
+			os.Exit(1)
+		}
+		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
 	case "ignore-term":
 		signal.Ignore(syscall.SIGTERM, syscall.SIGQUIT)
 		notify("READY=1")

@@ -247,7 +247,7 @@ func (s *Supervisor) workerGone(w *worker, was state) {
 	wasNext := sl.next == w
 	p.forget(w)
 	if w.reason.planned() && was != starting {
-		if w.reason == reasonReload || w.reason == reasonMaxRequests || w.reason == reasonLifetime || w.reason == reasonMemory {
+		if w.reason == reasonReload || w.reason == reasonMaxRequests || w.reason == reasonLifetime || w.reason == reasonMemory || w.reason == reasonRecycle {
 			sl.failures = 0
 		}
 		return

@@ -18,6 +18,7 @@ const (
 	reasonTimeout     reason = "timeout"   // a handler overdue beyond timeout_grace
 	reasonHeartbeat   reason = "heartbeat" // no sign of life
 	reasonBoot        reason = "boot_timeout"
+	reasonRecycle     reason = "recycle" // asked for by supervisor ctl
 	reasonReload      reason = "reload"
 	reasonRollback    reason = "reload-failed"
 	reasonUpgrade     reason = "upgrade"

@@ -248,6 +248,7 @@ func (s *Supervisor) commit() {
 	if logPathsOf(before) != logPathsOf(r.cfg) {
 		s.openLogs(logPathsOf(r.cfg))
 	}
+	s.checkEndpoints(before, r.cfg)
 	if before.PIDFile != r.cfg.PIDFile {
 		s.log.Warn("pidfile changes only with a restart", zap.String("in use", before.PIDFile), zap.String("configured", r.cfg.PIDFile))
 	}

@@ -29,15 +29,15 @@ func (s *Supervisor) signal(sig os.Signal) {
 	}
 	switch sig {
 	case unix.SIGTERM:
-		s.stop(graceful)
+		s.beginStop()
 	case unix.SIGINT, unix.SIGQUIT:
 		s.stop(quick)
 	case unix.SIGHUP:
-		s.beginReload() // its commit ends a parking
+		s.beginReload(s.note("reload")) // its commit ends a parking
 	case unix.SIGUSR1:
 		s.reopenLogs()
 	case unix.SIGUSR2:
-		s.beginUpgrade()
+		s.beginUpgrade(s.note("upgrade"))
 	case unix.SIGTTIN:
 		s.scale(1)
 	case unix.SIGTTOU:
@@ -49,20 +49,9 @@ func (s *Supervisor) signal(sig os.Signal) {
 
 // scale adds or removes workers of the pool that serves an address; of the first one where there are several.
 func (s *Supervisor) scale(delta int) {
-	if s.stopping != running || len(s.pools) == 0 {
-		return
+	if p := s.mainPool(); s.stopping == running && p != nil {
+		s.setWorkers(p, max(1, p.wanted()+delta))
 	}
-	p := s.pools[0]
-	for _, q := range s.pools {
-		if len(q.cfg.Bind) > 0 {
-			p = q
-			break
-		}
-	}
-	s.parked = false
-	before := p.wanted()
-	p.delta = max(p.delta+delta, 1-p.cfg.Workers)
-	s.log.Info("workers", zap.String("pool", p.cfg.Name), zap.Int("from", before), zap.Int("to", p.wanted()))
 }
 
 // park drains all workers and keeps the sockets, until HUP or TTIN. With a terminal WINCH only says that somebody resized it.

@@ -25,6 +25,9 @@ type snapshot struct {
 	Generation int              `json:"generation"`
 	Serials    map[string]int   `json:"serials"` // of the last process, by pool
 	PIDFile    string           `json:"pidfile,omitempty"`
+	Since      time.Time        `json:"since,omitzero"`    // when this service started
+	Control    string           `json:"control,omitempty"` // the control socket, if its descriptor is there
+	Admin      string           `json:"admin,omitempty"`   // the admin listener, the same
 	Pools      []poolSnapshot   `json:"pools"`
 	Workers    []workerSnapshot `json:"workers,omitempty"` // absent before the hand-over
 }

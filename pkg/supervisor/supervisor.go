@@ -43,6 +43,7 @@ type Supervisor struct {
 	waiting    []func(Verdict) // who waits for that one
 	parked     bool            // SIGWINCH
 	stopping   phase
+	desk       desk  // who asks and waits: control.go
 	err        error // what ends Run
 	pidfile    *PIDFile
 
@@ -69,6 +70,7 @@ type phase int
 
 const (
 	running  phase = iota
+	delaying       // told to stop, everything is served on: drain_delay
 	graceful       // pools drain, in reverse order
 	quick          // everybody leaves at once
 )
@@ -106,7 +108,11 @@ func New(cfg *config.Config, opts Options) (*Supervisor, error) {
 	if err = s.takePIDFile(); err == nil {
 		err = s.bindAll()
 	}
+	if err == nil {
+		err = s.openAdmin()
+	}
 	if err != nil {
+		s.closeEndpoints()
 		s.closeSockets()
 		s.dropPIDFile()
 		out.close()
@@ -152,7 +158,7 @@ func newSupervisor(cfg *config.Config, log *zap.Logger, start func(launch) (proc
 	return &Supervisor{
 		log: log, start: start, instance: hex.EncodeToString(id),
 		serials: map[string]int{}, events: make(chan event, 64), calls: make(chan func(), 16), over: make(chan struct{}),
-		cfg: cfg, generation: 1,
+		cfg: cfg, generation: 1, desk: desk{since: time.Now()},
 	}
 }
 
@@ -201,6 +207,7 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 	defer ticker.Stop()
 	s.lastTick = time.Now()
 	stop := ctx.Done()
+	s.serveEndpoints()
 	s.reconcile()
 	s.persist()
 	for !s.finished() {
@@ -227,6 +234,7 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 		if s.handing == nil {
 			s.reconcile()
 			s.persist()
+			s.look()
 		}
 	}
 	if s.handedOver {
@@ -254,7 +262,7 @@ func (s *Supervisor) warnUnused() {
 
 // finished reports whether a stop has come to its end.
 func (s *Supervisor) finished() bool {
-	return s.handedOver || (s.stopping != running && len(s.pools) == 0)
+	return s.handedOver || (s.stopping >= graceful && len(s.pools) == 0)
 }
 
 // fail stops everything because of an error.
@@ -354,11 +362,13 @@ func (s *Supervisor) drop(sockets []*bindSockets) {
 
 // Close gives back the addresses and the logs. Run does it; a caller who never came to Run must.
 func (s *Supervisor) Close() {
+	s.sayGoodbye()
 	close(s.over)
 	if !s.handedOver {
 		s.closeSockets()
 		s.dropPIDFile()
 	}
+	s.closeEndpoints()
 	if s.sink != nil {
 		s.sink.close()
 	}

@@ -126,6 +126,7 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) {
 	if s.store != nil {
 		b.fds[storeDescriptor] = s.store.memory.fd
 	}
+	s.addEndpoints(&b)
 	if s.pidfile != nil {
 		b.fds[pidfileDescriptor] = int(s.pidfile.file.Fd())
 	}
@@ -305,6 +306,7 @@ func (s *Supervisor) leave(u *upgrade) {
 	answer(&s.waiting, Verdict{OK: true, Text: "a self-upgrade came before it and read the configuration", Generation: s.generation + 1})
 	s.handedOver = true
 	s.successor = u.pid
+	s.passEndpointsOn()
 }
 
 // passOn sends the successor the signals that still reached us.
@@ -434,6 +436,7 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 	}
 	s.store, _ = newStore(in.before.take(storeDescriptor), stored)
 	s.adoptAll(&rest)
+	s.takeEndpointsOver()
 	rest.close()
 	in.before.close()
 	in.conn.Close()

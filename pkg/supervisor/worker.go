@@ -213,6 +213,7 @@ func (s *Supervisor) welcome(w *worker) {
 	if w.generation <= s.generation && !s.probation {
 		w.proc.Send(protocol.Command{Verb: protocol.VerbCommit})
 	}
+	s.tellLame(w)
 }
 
 // asksForRecycle: the worker reached a limit that it counts itself.
@@ -315,7 +316,7 @@ func (s *Supervisor) kill(w *worker, _ event) {
 // outlivesKill: the process is in uninterruptible sleep. Nobody can end it; a stop does not wait for it.
 func (s *Supervisor) outlivesKill(w *worker, _ event) {
 	s.log.Error("worker outlives SIGKILL: it sits in the kernel, see /proc/"+strconv.Itoa(w.proc.Pid())+"/stack", w.fields()...)
-	if s.stopping != running {
+	if s.stopping >= graceful {
 		s.bury(w)
 		return
 	}

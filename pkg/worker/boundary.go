@@ -247,7 +247,7 @@ func (c *Conn) Hijacked() {
 func (c *Conn) Last() bool {
 	switch c.w.mode.Load() {
 	case serving:
-		return c.lame.Load()
+		return c.lame.Load() || c.w.lame.Load()
 	case moving:
 		return c.lame.Load() || c.fixed
 	}

@@ -13,6 +13,7 @@
 //
 //	serving    accepts on its sockets, up to worker_connections; between "adopt on" and "adopt off" also takes connections that
 //	           other workers send
+//	           after "lame" (drain_delay) the same, but every answer says Connection: close, and Draining reports true
 //	moving     (drain move) accepts what is in the queue, at most 50 ms long; sends every connection that stands between two
 //	           requests to the workers that stay, at once or after its running request. Nobody takes it: serves on, offers
 //	           it again every second, and says Connection: close once nobody has taken any for 3 s, or the last quarter

@@ -48,9 +48,11 @@ func (w *Worker) undrain() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if mode := w.mode.Load(); mode == serving || mode == ended {
+		w.lame.Store(false)
 		return
 	}
 	w.mode.Store(serving)
+	w.lame.Store(false)
 	w.draining = make(chan struct{})
 	w.board.SetState(scoreboard.Serving)
 	w.turn.Broadcast()

@@ -3,6 +3,7 @@
 package worker_test
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -389,6 +390,41 @@ func TestBytesAreCounted(t *testing.T) {
 		}
 		if n != 2 {
 			t.Errorf("latencies: %v", totals.Latency)
+		}
+	})
+}
+
+// drain_delay: EDGE_CASES 30.
+func TestLameWorkerServesEverybodyOnce(t *testing.T) {
+	adapters(t, func(t *testing.T, role string) {
+		p := fake.NewPool(t, off)
+		w := p.Start(role, fake.Options{}).AwaitReady()
+		kept := dial(t, p)
+		if a := kept.get("/pid"); a.close {
+			t.Errorf("before: %+v", a)
+		}
+		w.Tell(protocol.Command{Verb: protocol.VerbLame})
+		w.Await("Connection: close", func() bool { return dial(t, p).get("/pid").close })
+		if a := kept.get("/pid"); a.status != 200 || !a.close {
+			t.Errorf("kept-alive: %+v", a)
+		}
+		kept.ended()
+		for range 20 {
+			c := dial(t, p)
+			if a := c.get("/pid"); a.body != strconv.Itoa(w.PID) || !a.close {
+				t.Errorf("new: %+v", a)
+			}
+			c.ended()
+		}
+		w.Tell(undrain)
+		w.Await("no Connection: close", func() bool { return !dial(t, p).get("/pid").close })
+		if slices.Contains(w.Said(), "STOPPING=1") {
+			t.Error("it said that it stops")
+		}
+		w.Tell(protocol.Command{Verb: protocol.VerbLame})
+		w.Tell(drainClose)
+		if code := w.AwaitExit(); code != 0 {
+			t.Errorf("exit %d", code)
 		}
 	})
 }

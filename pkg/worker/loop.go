@@ -56,6 +56,8 @@ func (w *Worker) loop(signals <-chan signal) {
 			case protocol.VerbUndrain:
 				w.undrain()
 				deadline = nil
+			case protocol.VerbLame:
+				w.lame.Store(true)
 			case protocol.VerbAdopt:
 				w.adopt(c.Arg(0) == "on")
 			case protocol.VerbGive:

@@ -35,6 +35,7 @@ type Worker struct {
 	begun     atomic.Bool  // a Serve or Run was called: before that there is nothing to drain
 	announce  atomic.Int64 // from then on (board time) a connection that nobody takes is told to close
 	lastCall  atomic.Int64 // the same, whoever took others: the drain's deadline is near
+	lame      atomic.Bool  // every answer says Connection: close, whatever the mode; a stop is near
 	hopeless  atomic.Int64 // until then (board time) no connection is offered: the last offer met nobody
 	recycling [2]sync.Once // one message per reason
 	limits    [scoreboard.Shards]limit
@@ -121,8 +122,8 @@ func (w *Worker) Uptime() time.Duration { return time.Since(w.since) }
 // Settings gives what the supervisor wants this worker to know of its pool.
 func (w *Worker) Settings() scoreboard.Settings { return w.settings }
 
-// Draining reports whether this worker was told to stop.
-func (w *Worker) Draining() bool { return w.mode.Load() != serving }
+// Draining reports whether this worker was told to stop, or will be soon (drain_delay): the time to fail readiness.
+func (w *Worker) Draining() bool { return w.mode.Load() != serving || w.lame.Load() }
 
 // Done gives a channel that is closed when the next drain begins (or has begun): the time to say goodbye on WebSockets and to end
 // streams. A drain can be taken back; ask again for a fresh channel then.

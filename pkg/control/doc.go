@@ -1,0 +1,159 @@
+// Package control is how one talks to a running supervisor: HTTP with JSON bodies on a unix socket. It has what both ends share (the
+// paths, requests and answers below), the client, and the rules by which a client finds the socket. The server is in pkg/supervisor.
+//
+//	GET  /v1/status    Status
+//	POST /v1/reload    Wait          read the configuration again and replace all workers
+//	POST /v1/upgrade   Wait          replace the supervisor's own program, too
+//	POST /v1/scale     ScaleRequest
+//	POST /v1/recycle   RecycleRequest
+//	POST /v1/stop      StopRequest
+//	GET  /health/live, /health/ready, /health/startup: as on the admin listener
+//
+// A POST is answered with a Verdict: at once, with status 202, or, when it says "wait", with 200 at the end. A waiting client gets an
+// interim answer (102 Processing, its header Begun in words) when the supervisor has begun, so that it can tell a long reload from a supervisor
+// that hangs. Everything else is an Error: 400 not understood, 403 not allowed, 404 no such pool or worker, 409 refused in this state,
+// 503 the supervisor's loop does not answer. A client that goes away disturbs nothing: what was begun goes on.
+//
+// The socket has mode 0600, and who connects must be root or the supervisor's own user. A successor after a self-upgrade, older or newer, may
+// serve it: unknown fields are ignored on both sides, a change that breaks a client gets a /v2.
+package control
+
+import "time"
+
+// Paths.
+const (
+	PathStatus  = "/v1/status"
+	PathReload  = "/v1/reload"
+	PathUpgrade = "/v1/upgrade"
+	PathScale   = "/v1/scale"
+	PathRecycle = "/v1/recycle"
+	PathStop    = "/v1/stop"
+
+	PathLive    = "/health/live"
+	PathReady   = "/health/ready"
+	PathStartup = "/health/startup"
+)
+
+// HeaderBegun says in an interim answer what has begun.
+const HeaderBegun = "Begun"
+
+// MaxBody bounds a request's body in bytes.
+const MaxBody = 64 << 10
+
+// Status is all that the supervisor says of itself.
+type Status struct {
+	PID        int       `json:"pid"`
+	Instance   string    `json:"instance"` // random, kept over a self-upgrade
+	State      string    `json:"state"`    // one of the constants below
+	Ready      bool      `json:"ready"`    // as /health/ready
+	NotReady   string    `json:"not_ready,omitempty"`
+	Generation int       `json:"generation"`
+	Started    time.Time `json:"started"`
+	Uptime     float64   `json:"uptime_seconds"`
+	Degraded   []string  `json:"degraded,omitempty"` // what is not as it should be, in words
+	Reload     *Reload   `json:"reload,omitempty"`   // under way
+	Last       *Verdict  `json:"last_verdict,omitempty"`
+	Pools      []Pool    `json:"pools"`
+}
+
+// States of a supervisor.
+const (
+	StateStarting = "starting" // some pool's first full set is still to come
+	StateServing  = "serving"
+	StateParked   = "parked"   // WINCH: no workers, the sockets stay
+	StateDelaying = "delaying" // drain_delay: told to stop, still serving everybody who comes
+	StateStopping = "stopping"
+)
+
+// Reload is a reload that runs.
+type Reload struct {
+	Generation int     `json:"generation"` // that it will bring
+	Age        float64 `json:"age_seconds"`
+	Queued     bool    `json:"queued"` // another one waits for its end
+}
+
+// Pool is one pool.
+type Pool struct {
+	Name       string   `json:"name"`
+	Wanted     int      `json:"wanted"`  // workers, with what was scaled
+	Ready      int      `json:"ready"`   // workers that serve
+	Leaving    int      `json:"leaving"` // workers on their way out
+	Scaled     int      `json:"scaled"`  // what ctl scale, TTIN and TTOU have added to the configuration
+	Generation int      `json:"generation"`
+	Addresses  []string `json:"addresses"`
+	Degraded   string   `json:"degraded,omitempty"`
+	Workers    []Worker `json:"workers"` // by slot; those that leave come last
+}
+
+// Worker is one process, or a slot that waits for its next one (state "backoff", pid 0).
+type Worker struct {
+	Name        string  `json:"name"` // web.2.17: pool, slot, serial; web.2 for a slot without a process
+	PID         int     `json:"pid"`
+	State       string  `json:"state"` // starting, ready, draining, quitting, aborting, killing, or backoff
+	Generation  int     `json:"generation"`
+	Age         float64 `json:"age_seconds"`
+	Scored      bool    `json:"scored"` // it keeps a scoreboard (pkg/worker); without one the next four are 0
+	Requests    uint64  `json:"requests"`
+	InFlight    int     `json:"in_flight"`
+	Connections int     `json:"connections"`
+	Oldest      float64 `json:"oldest_request_seconds"` // how long the oldest request has been without a byte of its answer
+	Silent      float64 `json:"silent_seconds"`         // since its last sign of life
+	Memory      int64   `json:"memory_bytes"`           // resident
+	Overdue     string  `json:"overdue,omitempty"`      // the limit that it has reached: it waits for its turn to be replaced
+	Reason      string  `json:"reason,omitempty"`       // why it leaves
+	Failures    int     `json:"failures,omitempty"`     // of its slot: starts that failed in a row
+}
+
+// Verdict is how a request ended.
+type Verdict struct {
+	OK         bool      `json:"ok"`
+	What       string    `json:"what"` // reload, upgrade, scale, recycle or stop
+	Text       string    `json:"text"` // one line for people: what came of it, and why
+	Generation int       `json:"generation"`
+	Took       float64   `json:"took_seconds"`
+	At         time.Time `json:"at"`
+	// Process is who answered, for a client that wants to see it end: pid and start time as in /proc/PID/stat.
+	Process *Process `json:"process,omitempty"`
+}
+
+// Process names a process beyond the reuse of its pid.
+type Process struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks since boot
+}
+
+// Wait says whether the answer is to come at the end.
+type Wait struct {
+	Wait bool `json:"wait"`
+}
+
+// ScaleRequest changes how many workers a pool has: to a number, or by one.
+type ScaleRequest struct {
+	Wait
+	Pool    string `json:"pool"` // "": the (first) one with an address, as TTIN
+	Workers int    `json:"workers,omitempty"`
+	Delta   int    `json:"delta,omitempty"` // exactly one of the two is not 0
+}
+
+// RecycleRequest replaces workers, each in its turn as if it had reached a limit.
+type RecycleRequest struct {
+	Wait
+	Target string `json:"target"` // a pool, a slot (web.2), a worker (web.2.17), or "": everything
+}
+
+// StopRequest is TERM, or INT.
+type StopRequest struct {
+	Wait
+	Quick bool `json:"quick"`
+}
+
+// Error is the body of an answer that is neither a Status nor a Verdict.
+type Error struct {
+	Status int    `json:"status"` // as the answer's
+	Text   string `json:"error"`
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// Waits reports whether the answer is to come at the end.
+func (w Wait) Waits() bool { return w.Wait }

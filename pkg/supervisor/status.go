@@ -1,0 +1,149 @@
+package supervisor
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"supervisor/pkg/control"
+	"supervisor/pkg/scoreboard"
+)
+
+// answerStatus is GET /v1/status. The loop only notes what it knows; what the kernel must be asked is asked here.
+func (s *Supervisor) answerStatus(w http.ResponseWriter, r *http.Request) {
+	var status control.Status
+	if err := s.inLoop(r.Context(), func() { status = s.status() }); err != nil {
+		fail(w, http.StatusServiceUnavailable, "%v", err)
+		return
+	}
+	for i := range status.Pools {
+		for j := range status.Pools[i].Workers {
+			if worker := &status.Pools[i].Workers[j]; worker.PID > 0 {
+				worker.Memory = residentMemory(worker.PID)
+			}
+		}
+	}
+	reply(w, http.StatusOK, status)
+}
+
+// status notes what there is. The loop calls it.
+func (s *Supervisor) status() control.Status {
+	now := time.Now()
+	st := control.Status{
+		PID: os.Getpid(), Instance: s.instance, State: s.stateName(), NotReady: s.notReady(), Generation: s.generation,
+		Started: s.desk.since, Uptime: now.Sub(s.desk.since).Seconds(), Last: s.desk.last, Pools: []control.Pool{},
+	}
+	st.Ready = st.NotReady == ""
+	if r := s.reload; r != nil {
+		st.Reload = &control.Reload{Generation: r.generation, Age: now.Sub(r.began).Seconds(), Queued: s.again}
+	}
+	for _, p := range s.pools {
+		pool := p.status(now)
+		if pool.Degraded != "" {
+			st.Degraded = append(st.Degraded, "pool "+pool.Name+": "+pool.Degraded)
+		}
+		st.Pools = append(st.Pools, pool)
+	}
+	return st
+}
+
+func (s *Supervisor) stateName() string {
+	switch {
+	case s.stopping == delaying:
+		return control.StateDelaying
+	case s.stopping != running:
+		return control.StateStopping
+	case s.parked:
+		return control.StateParked
+	case !s.desk.started:
+		return control.StateStarting
+	}
+	return control.StateServing
+}
+
+func (p *pool) status(now time.Time) control.Pool {
+	st := control.Pool{
+		Name: p.cfg.Name, Wanted: p.wanted(), Ready: p.readyCount(), Leaving: len(p.leaving), Scaled: p.delta, Generation: p.generation,
+		Addresses: []string{}, Degraded: p.degraded(), Workers: []control.Worker{},
+	}
+	if p.pending {
+		st.Wanted = 0 // until its reload has committed
+	}
+	for _, b := range p.sockets {
+		st.Addresses = append(st.Addresses, b.address())
+	}
+	for _, sl := range p.slots {
+		for _, w := range []*worker{sl.current, sl.next} {
+			if w != nil {
+				worker := w.status(now)
+				worker.Failures = sl.failures
+				st.Workers = append(st.Workers, worker)
+			}
+		}
+		if sl.current == nil && sl.next == nil && sl.waiting {
+			st.Workers = append(st.Workers, control.Worker{
+				Name: fmt.Sprintf("%s.%d", p.cfg.Name, sl.index), State: "backoff", Generation: p.generation, Failures: sl.failures,
+			})
+		}
+	}
+	for _, w := range p.leaving {
+		st.Workers = append(st.Workers, w.status(now))
+	}
+	return st
+}
+
+// degraded says what is not as it should be, for longer than a replacement takes.
+func (p *pool) degraded() string {
+	var bad []string
+	for _, sl := range p.slots[:min(p.wanted(), len(p.slots))] {
+		switch {
+		case sl.failures < firstTries:
+		case sl.current != nil && sl.current.state == ready:
+			bad = append(bad, fmt.Sprintf("the replacement of %s fails (%d times)", sl.current.id, sl.failures))
+		default:
+			bad = append(bad, fmt.Sprintf("%s.%d is in a crash loop (%d failures)", p.cfg.Name, sl.index, sl.failures))
+		}
+	}
+	text := strings.Join(bad, ", ")
+	if text != "" && p.lastWords != "" {
+		text += ": " + p.lastWords
+	}
+	return text
+}
+
+func (w *worker) status(now time.Time) control.Worker {
+	board := w.proc.Board()
+	st := control.Worker{
+		Name: w.id.String(), PID: w.proc.Pid(), State: w.state.String(), Generation: w.generation, Age: now.Sub(w.started).Seconds(),
+		Scored: board.Joined(), Overdue: string(w.overdue),
+	}
+	if st.Scored {
+		st.Requests, st.InFlight, st.Connections = board.Total(scoreboard.Finished), board.Running(), board.Connections()
+		if st.InFlight > 0 {
+			st.Oldest = board.Oldest().Seconds()
+		}
+	}
+	if age, ok := w.proc.SinceBeat(); ok {
+		st.Silent = age.Seconds()
+	}
+	if w.state > ready {
+		st.Reason = string(w.reason)
+	}
+	return st
+}
+
+// residentMemory asks /proc; 0 when the process is gone.
+func residentMemory(pid int) int64 {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0
+	}
+	if fields := strings.Fields(string(text)); len(fields) > 1 {
+		pages, _ := strconv.ParseInt(fields[1], 10, 64)
+		return pages * int64(os.Getpagesize())
+	}
+	return 0
+}
