@@ -157,8 +157,10 @@ func (s *Supervisor) addWorkers(b *bundle) {
 			for _, sockets := range w.sockets {
 				ws.Binds = append(ws.Binds, sockets.id())
 			}
-			for i, pipe := range c.out {
-				ws.Partial[i] = pipe.unfinished()
+			if s.handing != nil { // nobody reads the pipes any more
+				for i, pipe := range c.out {
+					ws.Partial[i] = pipe.unfinished()
+				}
 			}
 			for what, fd := range c.descriptors() {
 				b.fds[workerDescriptor(w.id, what)] = fd

@@ -29,6 +29,9 @@ func newStore(memory int, stored map[string]bool) (*store, error) {
 		closeAll([]int{memory})
 		return nil, nil
 	}
+	if st.stored == nil {
+		st.stored = map[string]bool{}
+	}
 	if memory >= 0 {
 		st.memory = &snapshotMemory{fd: memory}
 		st.memory.read(&snapshot{}) // where the place in force is
