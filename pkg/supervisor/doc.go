@@ -34,6 +34,7 @@
 //	signals.go      what each signal does               pidfile.go      the lock
 //	reason.go       why a worker went                   pinned.go       the executable and directory of a generation
 //	workerenv.go    its environment                     user.go         who it runs as
+//	systemd.go      what systemd or the holder hears
 //
 // # Order
 //

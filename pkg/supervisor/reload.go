@@ -65,11 +65,13 @@ func (s *Supervisor) beginReload(asked ...func(Verdict)) {
 		s.log.Info("a reload or a self-upgrade runs: this reload waits for it")
 		return
 	}
+	s.manager.reloadBegins(s)
 	cfg, err := s.load()
 	if err == nil {
 		err = s.prepare(cfg)
 	}
 	if err != nil {
+		s.manager.reloadEnds(s, fmt.Errorf("reload failed: %w", err))
 		s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(err))
 		answer(&asked, s.refused("reload failed, nothing changed: %v", err))
 		return
@@ -321,6 +323,7 @@ func (s *Supervisor) commit() {
 	for _, w := range old {
 		s.drain(w, protocol.DrainMove, reasonReload)
 	}
+	s.manager.reloadEnds(s, nil)
 	took := time.Since(r.began)
 	s.log.Info("reload done", zap.Int("generation", s.generation), zap.Duration("took", took.Round(time.Millisecond)))
 	answer(&r.asked, Verdict{OK: true, Text: fmt.Sprintf("generation %d is in force", s.generation), Generation: s.generation, Took: took})
@@ -368,6 +371,7 @@ func (s *Supervisor) rollBack() {
 	}
 	s.drop(r.opened)
 	r.unpin()
+	s.manager.reloadEnds(s, fmt.Errorf("reload failed: %w", r.err))
 	s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(r.err))
 	v := s.refused("reload failed, nothing changed: %v", r.err)
 	v.Took = time.Since(r.began)

@@ -48,6 +48,7 @@ type Supervisor struct {
 	pidfile    *PIDFile
 
 	heritage     *Inheritance
+	manager      *manager        // nil: nobody above us wants to know
 	store        *store          // nil: nobody keeps descriptors for us
 	flip         Flipper         // nil: no self-upgrade
 	upgrade      *upgrade        // the one that runs, or nil
@@ -104,6 +105,7 @@ func New(cfg *config.Config, opts Options) (*Supervisor, error) {
 		opts.Inherited = &Inheritance{}
 	}
 	s.begin(opts.Inherited)
+	s.manager = newManager(log, s.probation)
 	// The pidfile first, so that one supervisor at a time looks at the addresses.
 	if err = s.takePIDFile(); err == nil {
 		err = s.bindAll()
@@ -208,6 +210,7 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 	s.lastTick = time.Now()
 	stop := ctx.Done()
 	s.serveEndpoints()
+	s.manager.watch(s)
 	s.reconcile()
 	s.persist()
 	for !s.finished() {
@@ -235,6 +238,7 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 			s.reconcile()
 			s.persist()
 			s.look()
+			s.manager.look(s)
 		}
 	}
 	if s.handedOver {
