@@ -18,7 +18,8 @@ import (
 // clockStep is how often the TTLs of a MemoryRedis move. Leases last seconds; a step costs a look at every key.
 const clockStep = 50 * time.Millisecond
 
-// MemoryRedis is a Redis inside this process, for development: what it holds ends with it. It speaks to any Redis client.
+// MemoryRedis is a Redis inside this process, for development: what it holds ends with it, and is bounded (memorylimit.go). It speaks to
+// any Redis client.
 type MemoryRedis struct {
 	server   *miniredis.Miniredis
 	listener net.Listener
@@ -30,6 +31,10 @@ type MemoryRedis struct {
 // StartMemoryRedis listens on "unix:/path" (mode 0600, the directory is made if need be) or "HOST:PORT". A socket that a killed
 // process left behind is replaced; one that answers is not.
 func StartMemoryRedis(addr string) (*MemoryRedis, error) {
+	return startMemoryRedis(addr, newLimit())
+}
+
+func startMemoryRedis(addr string, limit *limit) (*MemoryRedis, error) {
 	m := &MemoryRedis{server: miniredis.NewMiniRedis(), stop: make(chan struct{})}
 	var err error
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
@@ -47,16 +52,20 @@ func StartMemoryRedis(addr string) (*MemoryRedis, error) {
 		return nil, err
 	}
 	first.Close()
-	m.server.Server().SetPreHook(answerInfo)
+	redis := m.server.Server()
+	redis.SetPreHook(func(c *server.Peer, command string, args ...string) bool {
+		return limit.answerInfo(c, command) || limit.refuses(redis, c, command, args)
+	})
 	m.helpers.Go(m.accept)
 	m.helpers.Go(m.tick)
 	return m, nil
 }
 
 // answerInfo says of INFO what clients look for at their start, which miniredis does not: they would warn that they do not know.
-func answerInfo(c *server.Peer, command string, _ ...string) bool {
+func (l *limit) answerInfo(c *server.Peer, command string) bool {
 	if command == "INFO" {
-		c.WriteBulk("# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nin_memory_stand_in:yes\r\n")
+		c.WriteBulk(fmt.Sprintf("# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nin_memory_stand_in:yes\r\n"+
+			"# Memory\r\nmaxmemory:%d\r\nmaxmemory_policy:noeviction\r\n", l.bytes))
 	}
 	return command == "INFO"
 }

@@ -118,7 +118,7 @@ func (c *connection) try(ctx context.Context, do func(context.Context, rueidis.C
 		return errNotStored
 	case errors.Is(err, tasks.ErrUnavailable):
 		return fmt.Errorf("store: %w", err)
-	case answered(err) && strings.HasPrefix(err.Error(), "OOM "):
+	case answered(err) && strings.Contains(err.Error(), "OOM command not allowed"):
 		return fmt.Errorf("store: %w: %w", tasks.ErrFull, err)
 	case answered(err) && tasks.Refusal(err) == "":
 		return fmt.Errorf("store: %w", err) // a bug of ours, or not our data

@@ -113,7 +113,8 @@ func redisError(ctx context.Context, err error) error {
 		return nil
 	}
 	if e, ok := rueidis.IsRedisErr(err); ok {
-		if strings.HasPrefix(e.Error(), "OOM ") {
+		// Redis before 7 puts other words before what a command in a script answered.
+		if strings.Contains(e.Error(), "OOM command not allowed") {
 			return fmt.Errorf("%w: %w", ErrFull, err)
 		}
 		if why := refusal(e.Error()); why != "" {
