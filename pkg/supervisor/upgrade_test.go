@@ -1,0 +1,127 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// testFlip is tableflip with a test in the part of the successor.
+type testFlip struct {
+	conn    chan *os.File // the successor's end of the hand-over socket
+	outcome chan error    // what Upgrade answers
+}
+
+func (f *testFlip) HasParent() bool                     { return false }
+func (f *testFlip) File(string) (*os.File, error)       { return nil, errors.New("no parent") }
+func (f *testFlip) Ready() error                        { return nil }
+func (f *testFlip) WaitForParent(context.Context) error { return nil }
+func (f *testFlip) Stop()                               { f.outcome <- errors.New("terminating") }
+func (f *testFlip) Upgrade() error                      { return <-f.outcome }
+func (f *testFlip) AddFile(_ string, file *os.File) error {
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	f.conn <- pollable(fd, "successor")
+	return err
+}
+
+func newTestFlip() *testFlip {
+	return &testFlip{conn: make(chan *os.File, 1), outcome: make(chan error, 1)}
+}
+
+// upgradable starts a master that is ready for a self-upgrade.
+func upgradable(t *testing.T) (*master, *testFlip) {
+	t.Helper()
+	pool := onPort(testPool("worker"))
+	pool.Workers = 2
+	m := startMaster(t, testConfig(pool))
+	m.await("pool serves", 1)
+	flip := newTestFlip()
+	m.look(func() { m.flip = flip })
+	return m, flip
+}
+
+// A successor that was ready and then dies, before it has everything: the old supervisor goes on as if nothing had been, and hears its
+// workers.
+func TestSuccessorThatDiesDuringTheHandOverChangesNothing(t *testing.T) {
+	m, flip := upgradable(t)
+	pids := m.pids()
+	verdicts := make(chan Verdict, 2)
+	m.look(func() { m.beginUpgrade(func(v Verdict) { verdicts <- v }) })
+	conn := <-flip.conn
+	first, err := receiveBundle(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.close()
+	flip.outcome <- nil // ready
+	rest, err := receiveBundle(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(rest.snapshot.Workers); n != 2 {
+		t.Errorf("%d workers were handed over, want 2", n)
+	}
+	rest.close()
+	conn.Close()
+	if v := <-verdicts; v.OK || !strings.Contains(v.Text, "the new supervisor is gone") {
+		t.Errorf("verdict %+v", v)
+	}
+	mustGet(t, m.addr(), "/")
+	if got := m.pids(); len(got) != 2 || got[0] != pids[0] || got[1] != pids[1] {
+		t.Errorf("workers %v, before %v", got, pids)
+	}
+	// It reads what its workers say, and sees them go.
+	syscall.Kill(pids[0], syscall.SIGKILL)
+	m.await("worker ready", 3)
+	m.look(func() { m.beginUpgrade(func(v Verdict) { verdicts <- v }) })
+	if v := <-verdicts; v.OK || !strings.Contains(v.Text, "refused") {
+		t.Errorf("a further upgrade: %+v", v)
+	}
+}
+
+// What is asked for during a self-upgrade: the same upgrade is shared, a reload waits, a stop ends it.
+func TestAskedDuringAnUpgrade(t *testing.T) {
+	m, flip := upgradable(t)
+	upgrades, reloads := make(chan Verdict, 4), make(chan Verdict, 4)
+	m.look(func() {
+		m.beginUpgrade(func(v Verdict) { upgrades <- v })
+		m.beginUpgrade(func(v Verdict) { upgrades <- v })
+		m.beginReload(func(v Verdict) { reloads <- v })
+	})
+	conn := <-flip.conn
+	defer conn.Close()
+	first, err := receiveBundle(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.close()
+	text, _ := json.Marshal(successorNote{Failed: "the stars are not right"})
+	if err := sendPacket(conn, text, nil); err != nil {
+		t.Fatal(err)
+	}
+	m.until("it has heard that", func() bool { return m.upgrade.words != "" })
+	flip.outcome <- errors.New("child exited")
+	for range 2 {
+		if v := <-upgrades; v.OK || !strings.Contains(v.Text, "the stars are not right") {
+			t.Errorf("upgrade: %+v", v)
+		}
+	}
+	if v := <-reloads; !v.OK || v.Generation != 2 {
+		t.Errorf("the reload that waited: %+v", v)
+	}
+
+	m.look(func() { m.beginUpgrade(func(v Verdict) { upgrades <- v }) })
+	m.signal(syscall.SIGTERM)
+	if v := <-upgrades; v.OK || !strings.Contains(v.Text, "terminating") {
+		t.Errorf("an upgrade that a stop ended: %+v", v)
+	}
+	if err := m.wait(); err != nil {
+		t.Error(err)
+	}
+}
