@@ -210,4 +210,22 @@ func (r *Runner) forget(name string) {
 	}
 }
 
+// loseLease ends everything that was claimed under a name, and takes a new one.
+func (r *Runner) loseLease(name string) {
+	if r.lease == nil || r.lease.name != name {
+		return
+	}
+	r.log.Error("lease lost", zap.String("runner", name), zap.Int("running", r.busy))
+	r.lease.end()
+	r.lease = nil
+	clear(r.uncertain)
+	for _, p := range r.posts {
+		p.due = time.Time{}
+	}
+	for _, a := range r.claims {
+		a.cancel(ErrLeaseLost)
+	}
+	go r.enrol(r.work)
+}
+
 func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -1,0 +1,113 @@
+package tasks
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// The loop's claims: from the record that came until Redis knows the end. All of it is the loop's.
+
+// arrive starts claimed jobs whose records have come, or gives them back.
+func (r *Runner) arrive(x portion) {
+	r.reserved -= len(x.jobs)
+	x.post.fetching, x.post.fetch = x.rest > 0, x.seq
+	for _, a := range x.jobs {
+		if a.ack.op == 0 && (r.lease == nil || r.lease.name != x.runner || r.early[a.key]) {
+			a.ack.op = opRequeue // the lease went meanwhile: refused, harmless; or it was cancelled: it ends so
+		}
+		delete(r.early, a.key)
+		r.begin(a)
+	}
+}
+
+// mostEarly bounds the cancels that came before their claim. Those that came after their job's end stay until then.
+const mostEarly = 10_000
+
+// cancelEarly remembers a cancel of a job whose claim has been made, but is still on its way to us.
+func (r *Runner) cancelEarly(key claimKey) {
+	if len(r.early) >= mostEarly {
+		clear(r.early)
+		r.lookAt = time.Now() // act says the same
+	}
+	r.early[key] = true
+}
+
+// begin starts a claimed job.
+func (r *Runner) begin(a *attempt) {
+	r.counts.claimed.Add(1)
+	r.claims[a.key] = a
+	switch {
+	case a.ack.op != 0: // the claim found that there is nothing to run
+		a.post.acks = append(a.post.acks, a)
+	case r.stopping:
+		a.ack.op = opRequeue
+		a.post.acks = append(a.post.acks, a)
+	default:
+		r.busy++
+		a.start(r)
+	}
+}
+
+// confirm takes note that Redis knows the end of a claim, or refused it.
+func (r *Runner) confirm(a *attempt, answer int64) {
+	delete(r.claims, a.key)
+	if r.looking {
+		r.settled[a.key] = true
+	}
+	if answer == 0 {
+		r.counts.refused.Add(1)
+		// Sent twice because the first answer was lost: most likely that one counted.
+		if !a.sentBefore {
+			r.log.Warn("the end of a job came too late, it had been taken away", zap.String("job", a.key.id), zap.String("owner", a.owner))
+		}
+		return
+	}
+	op := a.ack.op
+	if answer == 2 {
+		op = opCancelled
+	}
+	switch op {
+	case opDone:
+		r.counts.done.Add(1)
+	case opRetry:
+		r.counts.retried.Add(1)
+	case opAgain:
+		r.counts.postponed.Add(1)
+	case opDead:
+		r.counts.dead.Add(1)
+	case opCancelled:
+		r.counts.cancelled.Add(1)
+	case opRequeue:
+		r.counts.requeued.Add(1)
+	case opDrop:
+		if a.ack.gone {
+			r.log.Error("a job's record is gone: redis deleted it", zap.String("job", a.key.id))
+		}
+	}
+}
+
+// abandon gives up on handlers that do not return: their jobs go back, what they still do is refused.
+func (r *Runner) abandon() {
+	for key, a := range r.claims {
+		if a.job != nil && !a.returned.Load() { // without a job there never was a handler
+			r.log.Error("handler does not heed its context, its job goes back", zap.String("job", key.id), zap.String("name", a.job.Name))
+			a.abandoned = true
+			r.abandoned++
+			r.busy--
+			// The handler's goroutine may write its own end at this moment: this is another.
+			back := &attempt{post: a.post, key: a.key, owner: a.owner, ack: ack{op: opRequeue}}
+			r.claims[key] = back
+			a.post.acks = append(a.post.acks, back)
+		}
+	}
+}
+
+// finish takes note of a handler that has returned.
+func (r *Runner) finish(a *attempt) {
+	if a.abandoned {
+		return
+	}
+	r.busy--
+	a.post.acks = append(a.post.acks, a)
+}

@@ -1,0 +1,167 @@
+package tasks
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// The loop's calls to Redis: which are due, and what their answers mean for the next. All of it is the loop's.
+
+// dispatch starts every call that can be made: ends that Redis does not know yet, claims for free slots.
+func (r *Runner) dispatch(now time.Time) {
+	if now.Before(r.resume) {
+		return
+	}
+	for i := range r.posts {
+		p := r.posts[(r.next+i)%len(r.posts)]
+		if p.call {
+			continue
+		}
+		x := exchange{post: p, acks: p.board()}
+		if now.Sub(p.asked) >= pollEvery {
+			p.want = true // while another queue is busy nobody listens to this one's bell
+		}
+		if p.want && !p.fetching && !r.stopping && r.lease != nil {
+			x.n = max(min(r.free(), claimAtOnce), 0)
+		}
+		if x.n > 0 {
+			p.asked = now
+			r.seq++
+			x.seq, x.runner = r.seq, r.lease.name
+			r.reserved += x.n
+		} else if len(x.acks) == 0 {
+			continue
+		}
+		p.call = true
+		go r.exchange(x)
+	}
+	r.next++
+	if !r.looking && r.lease != nil && !now.Before(r.lookAt) {
+		r.looking, r.settled = true, make(map[claimKey]bool)
+		go r.look(r.lease.name)
+	}
+}
+
+// board takes the next call's acks from those that wait.
+func (p *post) board() []*attempt {
+	n, size := 0, 0
+	for n < len(p.acks) && n < ackAtOnce && (n == 0 || size+len(p.acks[n].ack.body) <= ackBytes) {
+		size += len(p.acks[n].ack.body)
+		n++
+	}
+	batch := p.acks[:n:n]
+	p.acks = p.acks[n:]
+	if len(p.acks) == 0 {
+		p.acks = nil
+	}
+	return batch
+}
+
+// idle reports whether a stopping runner has nothing left to do.
+func (r *Runner) idle() bool {
+	for _, p := range r.posts {
+		if p.call || p.fetching || len(p.acks) > 0 {
+			return false
+		}
+	}
+	for _, w := range r.wards {
+		if w.listening {
+			return false
+		}
+	}
+	return r.busy == 0 && len(r.claims) == 0
+}
+
+func (r *Runner) nextWake(now, deadline time.Time) time.Duration {
+	wake := now.Add(pollEvery)
+	earlier := func(t time.Time) {
+		if !t.IsZero() && t.Before(wake) {
+			wake = t
+		}
+	}
+	earlier(deadline)
+	if r.resume.After(now) {
+		earlier(r.resume)
+	}
+	if r.lookAt.After(now) {
+		earlier(r.lookAt)
+	}
+	for _, p := range r.posts {
+		if !p.due.IsZero() && !p.due.After(now) && !p.call {
+			// Its time has come. Without a free slot another runner must go and look.
+			p.due = time.Time{}
+			if r.free() > 0 {
+				p.want = true
+				wake = now
+			} else {
+				r.passOn(p)
+			}
+		}
+		if !p.call { // its answer brings a new time
+			earlier(p.due)
+		}
+	}
+	return max(wake.Sub(now), 0)
+}
+
+// settle takes note of what Redis answered.
+func (r *Runner) settle(x exchange) {
+	p := x.post
+	p.call = false
+	r.reserved -= x.n - len(x.portion.jobs) - x.portion.rest // kept for those that were claimed
+	failed := x.ackErr
+	if failed != nil {
+		for _, a := range x.acks {
+			a.sentBefore = true
+		}
+		p.acks = append(x.acks, p.acks...)
+	}
+	for i, a := range x.acks {
+		if failed == nil {
+			r.confirm(a, x.answers[i])
+		}
+	}
+	if x.n > 0 {
+		if x.claimErr != nil {
+			failed = x.claimErr
+			if x.maybe {
+				r.uncertain[x.seq] = time.Now()
+				r.lookAt = time.Now()
+			}
+		} else if x.leaseGone {
+			r.loseLease(x.runner)
+		} else {
+			r.counts.claims.Add(1)
+			p.want = len(x.portion.jobs)+x.portion.rest == x.n
+			p.due = time.Time{}
+			if x.sleep >= 0 {
+				p.due = time.Now().Add(x.sleep)
+			}
+		}
+		r.arrive(x.portion)
+	}
+	if failed != nil {
+		r.stumble(failed)
+	} else {
+		r.recover()
+	}
+}
+
+// stumble pauses all calls after one failed.
+func (r *Runner) stumble(err error) {
+	wait := r.pause.NextBackOff()
+	r.resume = time.Now().Add(wait)
+	if !r.away {
+		r.away = true
+		r.log.Warn("redis does not answer, runner tries again", zap.Error(err))
+	}
+}
+
+func (r *Runner) recover() {
+	r.pause.Reset()
+	if r.away {
+		r.away = false
+		r.log.Info("redis is back")
+	}
+}
