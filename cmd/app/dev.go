@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -13,7 +12,7 @@ import (
 	"supervisor/pkg/worker"
 )
 
-func devCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
+func devCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "dev",
 		Usage:     "serve, work and an in-memory Redis in one process",
@@ -25,14 +24,7 @@ func devCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8080", Usage: "listen on `HOST:PORT`"},
 		},
-		HideHelpCommand: true,
-		OnUsageError:    badUsage,
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usage("dev takes no arguments, but got %q", strings.Join(c.Args().Slice(), " "))
-			}
-			return dev(c.String("addr"))
-		},
+		Action: func(c *cli.Context) error { return dev(c.String("addr")) },
 	}
 }
 
@@ -40,11 +32,10 @@ func dev(addr string) error {
 	if err := validAddr(addr); err != nil {
 		return err
 	}
-	config, err := app.ConfigFromEnv(os.Getenv)
+	config, log, err := setUp()
 	if err != nil {
-		return &failure{exitConfig, err}
+		return err
 	}
-	log := config.NewLog(os.Stderr)
 	defer log.Sync()
 	this := worker.Join()
 	if config.Broker == "" {
@@ -61,9 +52,9 @@ func dev(addr string) error {
 		log.Warn(inMemory)
 		config.Tasks, config.Broker, config.Store = true, memory.URL(), memory.URL()
 	}
-	background, err := app.OpenTasks(config, log)
+	background, err := openTasks(config, log)
 	if err != nil {
-		return &failure{exitConfig, err}
+		return err
 	}
 	if background == nil {
 		return serveWith(config, nil, addr, log)
@@ -72,7 +63,7 @@ func dev(addr string) error {
 
 	// Both are told to stop at once: what the last requests enqueue waits in Redis.
 	worked, served := make(chan error, 1), make(chan error, 1)
-	options := tasks.RunnerOptions{Queues: []string{"default"}, Concurrency: 2 * runtime.GOMAXPROCS(0), Grace: defaultGrace}
+	options := tasks.RunnerOptions{Queues: []string{"default"}, Concurrency: 2 * runtime.GOMAXPROCS(0)}
 	go func() { worked <- workWith(this, background, options, log) }()
 	go func() { served <- serveWith(config, background, addr, log) }()
 	select {

@@ -5,10 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
+
+	"supervisor/pkg/app"
 )
 
 // Exit codes. 2 is not among them: it is what Go exits with after a panic.
@@ -56,6 +61,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 func newCLI(stdout, stderr io.Writer) *cli.App {
 	badUsage := func(_ *cli.Context, err error, _ bool) error { return usage("%w", err) }
+	commands := []*cli.Command{serveCommand(), workCommand(), redisCommand(), devCommand()}
+	for _, c := range commands {
+		act := c.Action
+		c.HideHelpCommand, c.OnUsageError = true, badUsage
+		c.Action = func(ctx *cli.Context) error {
+			if ctx.Args().Present() { // flags after an argument would be taken for arguments, and ignored
+				return usage("%s takes no arguments, but got %q", ctx.Command.Name, strings.Join(ctx.Args().Slice(), " "))
+			}
+			return act(ctx)
+		}
+	}
 	return &cli.App{
 		Name:      "app",
 		Usage:     "make thumbnails of photographs",
@@ -63,7 +79,7 @@ func newCLI(stdout, stderr io.Writer) *cli.App {
 		Description: "A web service to run under the supervisor, and to start yours from.\n" +
 			"Try: app dev, then open http://127.0.0.1:8080/",
 		Version:         buildVersion(),
-		Commands:        []*cli.Command{serveCommand(badUsage), workCommand(badUsage), redisCommand(badUsage), devCommand(badUsage)},
+		Commands:        commands,
 		Writer:          stdout,
 		ErrWriter:       stderr,
 		HideHelpCommand: true,
@@ -76,6 +92,33 @@ func newCLI(stdout, stderr io.Writer) *cli.App {
 			return usage("which command?")
 		},
 	}
+}
+
+// setUp reads the configuration and makes the log. Sync the log at the end.
+func setUp() (app.Config, *zap.Logger, error) {
+	config, err := app.ConfigFromEnv(os.Getenv)
+	if err != nil {
+		return config, nil, &failure{exitConfig, err}
+	}
+	return config, config.NewLog(os.Stderr), nil
+}
+
+// openTasks gives the background tasks of that configuration, nil when they are off. Close them at the end.
+func openTasks(config app.Config, log *zap.Logger) (*app.Tasks, error) {
+	background, err := app.OpenTasks(config, log)
+	if err != nil {
+		return nil, &failure{exitConfig, err}
+	}
+	return background, nil
+}
+
+// bindFailure gives an address that cannot be bound its exit code.
+func bindFailure(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "listen" {
+		return &failure{exitBind, err}
+	}
+	return err
 }
 
 // version is set by -ldflags "-X main.version=v1.2.3"; without it the build's own information is shown.

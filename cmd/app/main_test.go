@@ -48,7 +48,7 @@ func TestHelpIsTrue(t *testing.T) {
 		"--help":       {"app serve [--addr HOST:PORT]", "serve", "http://127.0.0.1:8080/"},
 		"-h":           {"serve"},
 		"serve --help": {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "APP_ACCESS_LOG=1", "APP_LOG_FORMAT", "APP_LOG_LEVEL", "REDIS_URL", "TASK_BROKER_URL", "TASK_RESULT_BACKEND", "APP_MAX_WAITING", "1GiB", "ENABLE_BACKGROUND_TASKS"},
-		"work --help":  {"--queues NAMES", "--concurrency N", "--grace DURATION", "default: 20s", "graceful_timeout", "REDIS_URL"},
+		"work --help":  {"--queues NAMES", "--concurrency N", "--grace DURATION", "default: 30s", "graceful_timeout", "REDIS_URL"},
 		"redis --help": {"--addr unix:PATH", "unix:tmp/redis.sock", "end with this process"},
 		"dev --help":   {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "REDIS_URL"},
 		"--version":    {"app version "},

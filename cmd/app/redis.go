@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"net"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -17,7 +14,7 @@ import (
 // inMemory is what an operator must know of a MemoryRedis.
 const inMemory = "in-memory Redis, for development: jobs, uploads and results end with this process"
 
-func redisCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
+func redisCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "redis",
 		Usage:     "be an in-memory Redis, for development",
@@ -27,14 +24,7 @@ func redisCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "addr", Value: "unix:tmp/redis.sock", Usage: "listen on `unix:PATH` or HOST:PORT; REDIS_URL is the same, with redis:// before HOST:PORT"},
 		},
-		HideHelpCommand: true,
-		OnUsageError:    badUsage,
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usage("redis takes no arguments, but got %q", strings.Join(c.Args().Slice(), " "))
-			}
-			return redis(c.String("addr"))
-		},
+		Action: func(c *cli.Context) error { return redis(c.String("addr")) },
 	}
 }
 
@@ -46,11 +36,10 @@ func redis(addr string) error {
 			return err
 		}
 	}
-	config, err := app.ConfigFromEnv(os.Getenv)
+	_, log, err := setUp()
 	if err != nil {
-		return &failure{exitConfig, err}
+		return err
 	}
-	log := config.NewLog(os.Stderr)
 	defer log.Sync()
 	worker.Join() // from here on TERM is a wish, not a death that would leave the socket behind
 	memory, err := app.StartMemoryRedis(addr)
@@ -63,13 +52,4 @@ func redis(addr string) error {
 		<-ctx.Done()
 		return nil
 	})
-}
-
-// bindFailure gives an error its exit code.
-func bindFailure(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "listen" {
-		return &failure{exitBind, err}
-	}
-	return err
 }

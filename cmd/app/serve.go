@@ -1,11 +1,9 @@
 package main
 
 import (
-	"errors"
 	"net"
 	"os"
 	"strconv"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
@@ -24,7 +22,7 @@ const environment = "  APP_LOG_FORMAT     json or console; by default console on
 	"  APP_MAX_WAITING    bytes of uploads that may wait for a runner, by default 1GiB; more are answered with 429\n" +
 	"  ENABLE_BACKGROUND_TASKS   true or false; by default true exactly when there is a broker"
 
-func serveCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
+func serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "serve",
 		Usage:     "answer HTTP requests",
@@ -36,14 +34,7 @@ func serveCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8080", Usage: "listen on `HOST:PORT` when run without a supervisor"},
 		},
-		HideHelpCommand: true,
-		OnUsageError:    badUsage,
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() { // flags after an argument would be taken for arguments, and ignored
-				return usage("serve takes no arguments, but got %q", strings.Join(c.Args().Slice(), " "))
-			}
-			return serve(c.String("addr"))
-		},
+		Action: func(c *cli.Context) error { return serve(c.String("addr")) },
 	}
 }
 
@@ -51,19 +42,16 @@ func serve(addr string) error {
 	if err := validAddr(addr); err != nil {
 		return err
 	}
-	config, err := app.ConfigFromEnv(os.Getenv)
+	config, log, err := setUp()
 	if err != nil {
-		return &failure{exitConfig, err}
+		return err
 	}
-	log := config.NewLog(os.Stderr)
 	defer log.Sync()
-	background, err := app.OpenTasks(config, log)
+	background, err := openTasks(config, log)
 	if err != nil {
-		return &failure{exitConfig, err}
+		return err
 	}
-	if background != nil {
-		defer background.Close()
-	}
+	defer background.Close()
 	return serveWith(config, background, addr, log)
 }
 
@@ -73,17 +61,11 @@ func serveWith(config app.Config, background *app.Tasks, addr string, log *zap.L
 	facts := factsOf(this)
 	log.Info("serving", zap.String("worker", facts.ID), zap.Int("pid", os.Getpid()), zap.Int("generation", facts.Generation),
 		zap.Bool("supervised", this.Supervised()), zap.String("addr", addrOf(this, addr)), zap.Bool("debug", config.Debug), zap.Bool("tasks", config.Tasks))
-	err := fast.Serve(app.NewServer(config, facts, background, log), addr)
-	var op *net.OpError
-	switch {
-	case err == nil:
-		log.Info("stopped", zap.String("worker", facts.ID))
-		return nil
-	case errors.As(err, &op) && op.Op == "listen":
-		return &failure{exitBind, err}
-	default:
-		return err
+	if err := fast.Serve(app.NewServer(config, facts, background, log), addr); err != nil {
+		return bindFailure(err)
 	}
+	log.Info("stopped", zap.String("worker", facts.ID))
+	return nil
 }
 
 // factsOf is what the application needs to know of its worker.

@@ -17,64 +17,56 @@ import (
 	"supervisor/pkg/worker"
 )
 
-const (
-	// defaultGrace and what a runner needs after it (2 s for handlers to heed the end of their context, 3 s for the last words to Redis)
-	// fit in the pool's default graceful_timeout of 30 s.
-	defaultGrace = 20 * time.Second
-	// redisPatience is how long a starting runner holds back its READY=1 for a Redis that does not answer.
-	redisPatience = 3 * time.Second
-)
+// redisPatience is how long a starting runner holds back its READY=1 for a Redis that does not answer.
+const redisPatience = 3 * time.Second
 
-func workCommand(badUsage cli.OnUsageErrorFunc) *cli.Command {
+func workCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "work",
 		Usage:     "do background jobs",
 		UsageText: "app work [--queues NAMES] [--concurrency N] [--grace DURATION]",
-		Description: "A pool of its own under the supervisor, without addresses. At TERM running jobs may finish within --grace, the\n" +
-			"rest go back to the front of their queue.\n\n" +
+		Description: "A pool of its own under the supervisor, without addresses. A stop takes at most the pool's graceful_timeout, by hand\n" +
+			"at most --grace: jobs may finish for all but the last 8 s of it (half of it, if it is less than 16 s), the rest go\n" +
+			"back to the front of their queue.\n\n" +
 			"Environment:\n" + environment,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "queues", Value: "default", Usage: "serve these queues: `NAMES` with commas between them"},
 			&cli.IntFlag{Name: "concurrency", Usage: "run up to `N` jobs at once; 0: twice the cores of this process"},
-			&cli.DurationFlag{Name: "grace", Value: defaultGrace, Usage: "`DURATION` for running jobs to finish at a stop; at least 6s less than the pool's graceful_timeout"},
+			&cli.DurationFlag{Name: "grace", Value: worker.StopTimeout, Usage: "`DURATION` that a stop may take without a supervisor; under one the pool's graceful_timeout counts"},
 		},
-		HideHelpCommand: true,
-		OnUsageError:    badUsage,
 		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usage("work takes no arguments, but got %q", strings.Join(c.Args().Slice(), " "))
-			}
-			options := tasks.RunnerOptions{Queues: strings.Split(c.String("queues"), ","), Concurrency: c.Int("concurrency"), Grace: c.Duration("grace")}
+			options := tasks.RunnerOptions{Queues: strings.Split(c.String("queues"), ","), Concurrency: c.Int("concurrency")}
 			switch {
 			case options.Concurrency < 0:
 				return usage("--concurrency %d: want 0 or more", options.Concurrency)
 			case options.Concurrency == 0:
 				options.Concurrency = 2 * runtime.GOMAXPROCS(0)
 			}
-			if options.Grace <= 0 {
-				return usage("--grace %s: want more than 0s", options.Grace)
+			grace := c.Duration("grace")
+			if grace <= 0 {
+				return usage("--grace %s: want more than 0s", grace)
 			}
+			worker.Join().StopWithin(grace)
 			return work(options)
 		},
 	}
 }
 
 func work(options tasks.RunnerOptions) error {
-	config, err := app.ConfigFromEnv(os.Getenv)
-	if err == nil && !config.Tasks {
-		err = errors.New("background tasks are off: a runner needs REDIS_URL or TASK_BROKER_URL, as in redis://127.0.0.1:6379")
-		if config.Broker != "" {
-			err = errors.New("ENABLE_BACKGROUND_TASKS=false: a runner has nothing to do then")
-		}
-	}
+	config, log, err := setUp()
 	if err != nil {
-		return &failure{exitConfig, err}
+		return err
 	}
-	log := config.NewLog(os.Stderr)
 	defer log.Sync()
-	background, err := app.OpenTasks(config, log)
+	switch {
+	case config.Broker == "":
+		return &failure{exitConfig, errors.New("background tasks are off: a runner needs REDIS_URL or TASK_BROKER_URL, as in redis://127.0.0.1:6379")}
+	case !config.Tasks:
+		return &failure{exitConfig, errors.New("ENABLE_BACKGROUND_TASKS=false: a runner has nothing to do then")}
+	}
+	background, err := openTasks(config, log)
 	if err != nil {
-		return &failure{exitConfig, err}
+		return err
 	}
 	defer background.Close()
 	this := worker.Join()
@@ -90,7 +82,7 @@ func work(options tasks.RunnerOptions) error {
 // workWith runs jobs until the worker is told to stop.
 func workWith(this *worker.Worker, background *app.Tasks, options tasks.RunnerOptions, log *zap.Logger) error {
 	log.Info("working", zap.String("worker", factsOf(this).ID), zap.Int("pid", os.Getpid()), zap.Strings("queues", options.Queues),
-		zap.Int("concurrency", options.Concurrency), zap.Duration("grace", options.Grace))
+		zap.Int("concurrency", options.Concurrency))
 	err := worker.Run(func(ctx context.Context) error {
 		runner, err := newRunner(this, background, options) // each time anew: it runs once, and a drain may be taken back
 		if err != nil {
@@ -99,7 +91,7 @@ func workWith(this *worker.Worker, background *app.Tasks, options tasks.RunnerOp
 		err = runner.Run(ctx)
 		n := runner.Counts()
 		log.Info("runner stopped", zap.Int64("done", n.Done), zap.Int64("retried", n.Retried), zap.Int64("dead", n.Dead),
-			zap.Int64("cancelled", n.Cancelled), zap.Int64("requeued", n.Requeued), zap.Error(err))
+			zap.Int64("cancelled", n.Cancelled), zap.Int64("requeued", n.Requeued), zap.Int64("postponed", n.Postponed), zap.Error(err))
 		return err
 	})
 	return err
@@ -108,8 +100,17 @@ func workWith(this *worker.Worker, background *app.Tasks, options tasks.RunnerOp
 func newRunner(this *worker.Worker, background *app.Tasks, options tasks.RunnerOptions) (*tasks.Runner, error) {
 	mux := background.Handlers()
 	mux.Use(counting(this))
+	options.StopBy = func() time.Time {
+		if by := this.Deadline(); !by.IsZero() {
+			return by.Add(-lastBreath)
+		}
+		return time.Time{}
+	}
 	return background.NewRunner(mux, options)
 }
+
+// lastBreath is what a process needs between its runner's end and its own: connections close, the log is flushed.
+const lastBreath = 250 * time.Millisecond
 
 // counting shows each job on the scoreboard, where the pool's max_requests counts them.
 func counting(this *worker.Worker) tasks.Middleware {

@@ -454,3 +454,36 @@ func TestCancelledJobNeverRuns(t *testing.T) {
 		t.Errorf("the runner after TERM: %v", err)
 	}
 }
+
+// The pool's graceful_timeout is all that a runner's stop takes, whatever holds it up: here a Redis that hangs in the middle of a job.
+func TestStopOfARunnerFitsInGracefulTimeout(t *testing.T) {
+	_, large := photographs(t)
+	checkout(t)
+	s := start(t, nil, "-c", write(t, "supervisor.toml", `
+[pool.jobs]
+command = ["bin/app", "work"]
+ready   = "notify"
+graceful_timeout = 10
+env     = { REDIS_URL = "unix:redis.sock" }
+
+[pool.web]
+command = ["bin/app", "serve"]
+bind    = ["127.0.0.1:0"]
+env     = { REDIS_URL = "unix:redis.sock" }
+`))
+	redis := redisProcess(t, "redis.sock")
+	s.await("pool serves .*web", 1)
+	s.await("runner registered", 1)
+	s.awaitState(s.mustSubmit(large), tasks.Running)
+	if err := redis.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	s.await(`runner stopped.*jobs were left behind`, 1)
+	if n := s.count("did not leave within graceful_timeout|worker is killed"); n > 0 {
+		t.Errorf("the runner had to be told twice")
+	}
+}

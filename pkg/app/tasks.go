@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -15,6 +16,9 @@ import (
 
 // maxPending bounds the jobs that wait: each holds an upload in Redis, and who is ten thousandth in line is better told so.
 const maxPending = 10_000
+
+// closeTime is how long Close waits: the library would wait for a Redis that hangs, and a process that ends need not.
+const closeTime = 100 * time.Millisecond
 
 // Tasks is background work as the application sees it: EnqueueTask, GetTaskStatus, CancelTask, and the store for what is too large for
 // a list. Web workers and runners have one each.
@@ -46,10 +50,21 @@ func OpenTasks(config Config, log *zap.Logger) (*Tasks, error) {
 	return &Tasks{client: client, store: store, log: log, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}, nil
 }
 
-// Close ends the connections. Stop runners first.
+// Close ends the connections. Stop runners first. Of nil there is nothing to close.
 func (t *Tasks) Close() {
-	t.client.Close()
-	t.store.close()
+	if t == nil {
+		return
+	}
+	closed := make(chan struct{})
+	go func() {
+		t.client.Close()
+		t.store.close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTime):
+	}
 }
 
 // EnqueueTask stores a job for the handler of that name, and returns its id. The arguments travel as JSON.
@@ -113,14 +128,14 @@ func (t *Tasks) Check(ctx context.Context) error {
 	if err := t.client.Ping(ctx); err != nil {
 		return err
 	}
+	if err := t.store.ping(ctx); err != nil {
+		return err
+	}
 	warnings, err := t.client.Check(ctx)
 	for _, w := range warnings {
 		t.log.Warn("redis: " + w)
 	}
-	if err != nil {
-		return err
-	}
-	return t.store.ping(ctx)
+	return err
 }
 
 // Handlers gives what a runner of this application can do, by name.

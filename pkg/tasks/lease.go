@@ -175,7 +175,7 @@ func (r *Runner) leave(clean bool) {
 	if r.lease == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), r.client.options.CallTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), min(r.phases.goodbye, r.client.options.CallTimeout))
 	defer cancel()
 	conn, err := r.client.calls.get(ctx)
 	if err != nil {

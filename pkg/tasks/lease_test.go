@@ -202,6 +202,44 @@ func TestARunnerThatStopsFinishesWhatFitsAndGivesTheRestBack(t *testing.T) {
 	})
 }
 
+func TestAStopFitsInTheTimeThatThereIs(t *testing.T) {
+	t.Parallel()
+	for _, all := range []time.Duration{-time.Second, 0, time.Second, 5 * time.Second, 15 * time.Second, 16 * time.Second, 30 * time.Second, time.Hour} {
+		p := stopWithin(all)
+		if sum := p.grace + p.unwind + p.farewell + p.goodbye; sum > max(all, 0) || p.grace < max(all, 0)/2 || p.unwind < 0 {
+			t.Errorf("%v: %+v", all, p)
+		}
+	}
+	if p := stopWithin(30 * time.Second); p != (phases{22 * time.Second, unwindTime, farewell, goodbyeTime}) {
+		t.Errorf("%+v", p)
+	}
+
+	e := newEnv(t, miniURL(t))
+	began, ended := make(chan bool, 1), make(chan time.Time, 1)
+	mux := NewMux()
+	mux.Handle("x", func(ctx context.Context, _ *Job) ([]byte, error) {
+		began <- true
+		<-ctx.Done()
+		ended <- time.Now()
+		return nil, context.Cause(ctx)
+	})
+	var by time.Time // asked only when it stops
+	r := e.run(mux, RunnerOptions{Grace: time.Hour, StopBy: func() time.Time { return by }})
+	id := e.enqueue("x")
+	<-began
+	start := time.Now()
+	by = start.Add(2 * time.Second)
+	if err := r.halt(); err != nil {
+		t.Error(err)
+	}
+	if grace := (<-ended).Sub(start); grace < 900*time.Millisecond {
+		t.Errorf("the handler had %v of 2s", grace)
+	}
+	if s := e.status(id); s.State != Pending {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestAHandlerThatDoesNotHeedTheStopIsLeftBehind(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, miniURL(t))

@@ -22,6 +22,9 @@ type RunnerOptions struct {
 	Lease time.Duration
 	// Grace is how long handlers may go on after Run's context ended, 20 s. Then their contexts end with ErrShutdown.
 	Grace time.Duration
+	// StopBy, if set, is asked when that happens: by when Run has to be back. The grace is what it leaves, instead of Grace; the
+	// zero time leaves that in force.
+	StopBy func() time.Time
 	// Backoff returns the wait before the next attempt, given the number of failed ones. Nil: 5 s doubling up to an hour, ± 25 %.
 	Backoff func(failed int) time.Duration
 	// MaxCrashes is how many runners may die with one job before it is dead, 5: it kills them.
@@ -38,6 +41,7 @@ const (
 	reapEvery   = 250 * time.Millisecond
 	unwindTime  = 2 * time.Second  // for handlers to heed ErrShutdown
 	farewell    = 3 * time.Second  // for the last words to Redis after that
+	goodbyeTime = time.Second      // for giving the name back last
 	lookEvery   = 30 * time.Second // compare the books with Redis'
 	lateClaim   = time.Minute      // a call that got no answer may still be executed, by a server that hung, but not after this
 )
@@ -97,8 +101,9 @@ type Runner struct {
 	busy      int                   // handlers that have not returned
 	reserved  int                   // slots kept for claims under way
 	stopping  bool
-	abandoned int // handlers that were given up at the stop
-	next      int // the post that is asked first
+	phases    phases // of the stop
+	abandoned int    // handlers that were given up at the stop
+	next      int    // the post that is asked first
 	pause     *backoff.ExponentialBackOff
 	away      bool
 	resume    time.Time           // after an error: no calls before this
@@ -230,9 +235,41 @@ func (r *Runner) Run(ctx context.Context) error {
 		r.lease.end()
 	}
 	close(r.gone)
+	cut := time.AfterFunc(r.phases.goodbye, endWork) // their last calls, to a Redis that hangs
 	r.helpers.Wait()
+	cut.Stop()
 	r.leave(err == nil)
 	return err
+}
+
+// phases is how long each part of a stop may take.
+type phases struct{ grace, unwind, farewell, goodbye time.Duration }
+
+// stopWithin divides what a stop may take in all. Three times goodbye: for calls that are still under way, for the goodbye itself, and for
+// a busy machine. Where there is little time, handlers get half of it.
+func stopWithin(all time.Duration) phases {
+	p := phases{unwind: unwindTime, farewell: farewell, goodbye: goodbyeTime}
+	rest := p.unwind + p.farewell + 3*p.goodbye
+	if all < 2*rest {
+		all = max(all, 0)
+		shrink := func(d time.Duration) time.Duration {
+			return time.Duration(float64(all) / 2 * float64(d) / float64(rest))
+		}
+		p.unwind, p.farewell, p.goodbye = shrink(p.unwind), shrink(p.farewell), shrink(p.goodbye)
+		rest = all / 2
+	}
+	p.grace = all - rest
+	return p
+}
+
+// stopPhases tells how long the stop that begins may take.
+func (r *Runner) stopPhases() phases {
+	if r.options.StopBy != nil {
+		if by := r.options.StopBy(); !by.IsZero() {
+			return stopWithin(time.Until(by))
+		}
+	}
+	return phases{r.options.Grace, unwindTime, farewell, goodbyeTime}
 }
 
 // free is how many more jobs may be claimed.
@@ -304,8 +341,9 @@ func (r *Runner) loop(fetch context.Context) error {
 		case <-timer.C:
 		case <-stop:
 			stop, r.stopping, phase = nil, true, 1
-			deadline = time.Now().Add(r.options.Grace)
-			r.log.Info("runner stops", zap.Int("running", r.busy), zap.Duration("grace", r.options.Grace))
+			r.phases = r.stopPhases()
+			deadline = time.Now().Add(r.phases.grace)
+			r.log.Info("runner stops", zap.Int("running", r.busy), zap.Duration("grace", r.phases.grace.Round(time.Millisecond)))
 			for _, p := range r.posts {
 				p.due = time.Time{}
 				r.passOn(p)
@@ -317,12 +355,12 @@ func (r *Runner) loop(fetch context.Context) error {
 			phase++
 			switch phase {
 			case 2:
-				deadline = time.Now().Add(unwindTime)
+				deadline = time.Now().Add(r.phases.unwind)
 				for _, a := range r.claims {
 					a.cancel(ErrShutdown)
 				}
 			case 3:
-				deadline = time.Now().Add(farewell)
+				deadline = time.Now().Add(r.phases.farewell)
 				r.abandon()
 			default:
 				return fmt.Errorf("%w: redis did not take the end of %d", ErrAbandoned, len(r.claims))

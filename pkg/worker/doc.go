@@ -22,13 +22,14 @@
 //	           connection, also one without a first request, is closed after LingerTime (1 s) if no byte of it is unread
 //	ended      every Serve returns nil
 //
-// A drain ends when its last connection is gone, or at its deadline: what is left then is cut and counted. Until then "undrain" takes it
-// back. Answers that have begun when a drain close comes cannot say Connection: close any more (in net/http: whose handler has
+// A drain ends when its last connection is gone, or at its deadline: what is left then is cut and counted. The supervisor's command brings the
+// deadline (the pool's graceful_timeout); a program without connections asks Worker.Deadline how long its jobs may still take. A second
+// command may shorten it, never lengthen. Until then "undrain" takes it back. Answers that have begun when a drain close comes cannot say Connection: close any more (in net/http: whose handler has
 // begun); their connections get the linger instead.
 //
 // # Signals
 //
-//	TERM       drain close with StopTimeout (30 s); Serve returns nil
+//	TERM       drain close within StopTimeout (30 s; see StopWithin); Serve returns nil
 //	INT, QUIT  supervised: cut everything, Serve returns nil at once; twice: exit 1. By hand: the first INT is TERM, QUIT Go's dump
 //	HUP        supervised: nothing, it means the supervisor. By hand: Go's default, death
 //	USR1       the functions given to OnReopen

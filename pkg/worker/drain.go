@@ -7,8 +7,31 @@ import (
 	"supervisor/pkg/scoreboard"
 )
 
-// StopTimeout is the deadline of a drain that came without one: a TERM, or a supervisor that is gone.
+// StopTimeout is the deadline of a drain that came without one (a TERM, or a supervisor that is gone), unless StopWithin changed it.
 const StopTimeout = 30 * time.Second
+
+// StopWithin sets the deadline of drains that come without one, instead of StopTimeout. Where there is a supervisor its own commands
+// say by when.
+func (w *Worker) StopWithin(d time.Duration) { w.stopWithin.Store(int64(d)) }
+
+// Deadline tells by when this worker has to be gone: what is left then is cut, and a supervisor kills. It is the zero time while no drain
+// is on. Run's context ends after it is known.
+func (w *Worker) Deadline() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.until
+}
+
+// hasUntil notes the deadline of a drain that begins, or of another command in it, and gives what is left: a second command never gives
+// more time, for who sent the first still counts. Only the loop calls it.
+func (w *Worker) hasUntil(within time.Duration) (left time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if until := time.Now().Add(within); w.until.IsZero() || until.Before(w.until) {
+		w.until = until
+	}
+	return time.Until(w.until)
+}
 
 // drain begins to stop, or changes how this worker stops. Only the loop calls it.
 func (w *Worker) drain(how string) {
@@ -53,6 +76,7 @@ func (w *Worker) undrain() {
 	}
 	w.mode.Store(serving)
 	w.lame.Store(false)
+	w.until = time.Time{}
 	w.draining = make(chan struct{})
 	w.board.SetState(scoreboard.Serving)
 	w.turn.Broadcast()

@@ -307,7 +307,17 @@ func TestRunEndsItsContextAtADrain(t *testing.T) {
 	if code := w.AwaitExit(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	w.AwaitSaid(worker.ErrDraining.Error())
+	w.AwaitSaid("stopping within 10s because " + worker.ErrDraining.Error())
+}
+
+// The deadline is the command's, or what the program says for a TERM.
+func TestRunKnowsItsDeadline(t *testing.T) {
+	p := fake.NewPool(t, off)
+	w := p.Start("run", fake.Options{WithoutListen: true}).AwaitReady()
+	w.AwaitSaid("STATUS=running")
+	w.Signal(syscall.SIGTERM)
+	w.AwaitSaid("stopping within 40s because")
+	w.AwaitExit()
 }
 
 func TestWorkerAsksToBeReplacedAtMaxRequests_AndServesOn(t *testing.T) {

@@ -25,6 +25,7 @@ func (w *Worker) loop(signals <-chan signal) {
 		giveOver  <-chan time.Time // when give ends, whether or not all were given
 	)
 	drain := func(how string, within time.Duration) {
+		within = w.hasUntil(within)
 		w.lastCall.Store(w.Now() + int64(within-within/4))
 		w.wanted()
 		w.drain(how)
@@ -40,7 +41,7 @@ func (w *Worker) loop(signals <-chan signal) {
 					orphaned = time.After(wait)
 				} else {
 					complain("the supervisor is gone before it committed to this generation: giving connections back and stopping")
-					drain(protocol.DrainMove, StopTimeout)
+					drain(protocol.DrainMove, time.Duration(w.stopWithin.Load()))
 					unwanted = time.After(givingBack)
 				}
 				continue
@@ -85,7 +86,7 @@ func (w *Worker) loop(signals <-chan signal) {
 			case !w.begun.Load():
 				os.Exit(0) // nothing was started: nothing to drain, and nobody who would see the end
 			case s == signalStop && w.mode.Load() != closing:
-				drain(protocol.DrainClose, StopTimeout)
+				drain(protocol.DrainClose, time.Duration(w.stopWithin.Load()))
 			case s == signalQuick:
 				if w.mode.Load() == ended {
 					os.Exit(1) // asked for a second time: main hangs after Serve
@@ -96,7 +97,7 @@ func (w *Worker) loop(signals <-chan signal) {
 		case <-orphaned:
 			orphaned = nil
 			if w.mode.Load() == serving {
-				drain(protocol.DrainClose, StopTimeout)
+				drain(protocol.DrainClose, time.Duration(w.stopWithin.Load()))
 			}
 
 		case <-giveOver:

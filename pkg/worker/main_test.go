@@ -69,9 +69,15 @@ func exit(err error) {
 }
 
 func runner(ctx context.Context) error {
-	worker.Join().Status("running")
+	w := worker.Join()
+	w.StopWithin(40 * time.Second) // in the place of StopTimeout
+	if !w.Deadline().IsZero() {
+		w.Status("a deadline without a drain")
+	}
+	w.Status("running")
 	<-ctx.Done()
-	worker.Join().Status("stopping because " + context.Cause(ctx).Error())
+	left := time.Until(w.Deadline()).Round(5 * time.Second)
+	w.Status(fmt.Sprintf("stopping within %v because %v", left, context.Cause(ctx)))
 	return nil
 }
 

@@ -12,7 +12,7 @@ import (
 var ErrDraining = errors.New("worker: told to stop")
 
 // Run runs a program without a listener, a job runner for instance. It says READY=1 and calls f. When the supervisor (or TERM) stops
-// this worker, the context ends with ErrDraining: f takes nothing more, finishes what it has, and returns. Run gives f's error, or nil
+// this worker, the context ends with ErrDraining: f takes nothing more, finishes what it has, and returns before Worker.Deadline. Run gives f's error, or nil
 // when f is not back at the drain's deadline (the process is to exit then; see Worker.Ended). When a drain is taken back after f
 // returned nil, f is called again.
 func Run(f func(ctx context.Context) error) error { return Join().run(f) }

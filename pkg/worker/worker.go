@@ -41,12 +41,15 @@ type Worker struct {
 	limits    [scoreboard.Shards]limit
 	dumped    atomic.Bool
 
+	stopWithin atomic.Int64 // ns, see StopWithin
+
 	mu       sync.Mutex // guards what follows
 	turn     *sync.Cond // signalled at every change of what follows, and of room for a connection
 	gates    []*gate
 	untaken  []socket // inherited and not yet served
 	adopting bool
 	draining chan struct{} // closed while a drain is on
+	until    time.Time     // the deadline of that drain; zero: none is on
 	reopen   []func()
 	isReady  bool
 
@@ -89,6 +92,7 @@ func newWorker(in inheritance) *Worker {
 		draining:  make(chan struct{}),
 	}
 	w.turn = sync.NewCond(&w.mu)
+	w.stopWithin.Store(int64(StopTimeout))
 	if w.board == nil {
 		w.board = scoreboard.Local(scoreboard.Settings{})
 	}
