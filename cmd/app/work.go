@@ -26,7 +26,7 @@ func workCommand() *cli.Command {
 		Usage:     "do background jobs",
 		UsageText: "app work [--queues NAMES] [--concurrency N] [--grace DURATION]",
 		Description: "A pool of its own under the supervisor, without addresses. A stop takes at most the pool's graceful_timeout, by hand\n" +
-			"at most --grace: jobs may finish for all but the last 8 s of it (half of it, if it is less than 16 s), the rest go\n" +
+			"at most --grace: jobs may finish for all but the last 9 s of it (almost half of it, if it is less than 18 s), the rest go\n" +
 			"back to the front of their queue.\n\n" +
 			"Environment:\n" + environment,
 		Flags: []cli.Flag{
@@ -102,15 +102,15 @@ func newRunner(this *worker.Worker, background *app.Tasks, options tasks.RunnerO
 	mux.Use(counting(this))
 	options.StopBy = func() time.Time {
 		if by := this.Deadline(); !by.IsZero() {
-			return by.Add(-lastBreath)
+			return by.Add(-lastBreath(time.Until(by)))
 		}
 		return time.Time{}
 	}
 	return background.NewRunner(mux, options)
 }
 
-// lastBreath is what a process needs between its runner's end and its own: connections close, the log is flushed.
-const lastBreath = 250 * time.Millisecond
+// lastBreath is what a process may need on a busy machine between its runner's end and its own, of the time that a stop has.
+func lastBreath(all time.Duration) time.Duration { return min(all/10, time.Second) }
 
 // counting shows each job on the scoreboard, where the pool's max_requests counts them.
 func counting(this *worker.Worker) tasks.Middleware {
