@@ -31,6 +31,7 @@ func Defaults() *Config {
 			Sockets:          SocketsPerSlot,
 			Workers:          1,
 			MaxUnavailable:   1,
+			MaxSurge:         Surge{Percent: 100},
 			Timeout:          30 * time.Second,
 			TimeoutGrace:     10 * time.Second,
 			BootTimeout:      30 * time.Second,
@@ -67,6 +68,10 @@ type Pool struct {
 	MaxMemory         int64 // bytes of resident memory of the worker's process group's leader; 0: no limit
 	MaxUnavailable    int   // workers that drain at once because of a limit
 
+	Bake     time.Duration // how long the first worker of a new generation is judged before the others follow; 0: not at all
+	Health   Health        // how it is asked whether it is well
+	MaxSurge Surge         // processes beyond the pool's size during a reload
+
 	Timeout          time.Duration // from a handler's start to its first byte; 0: none
 	TimeoutGrace     time.Duration
 	BootTimeout      time.Duration
@@ -87,6 +92,39 @@ type Pool struct {
 	EnvFile      string
 	EnvFromFile  map[string]string // the content of EnvFile when it was loaded
 	RlimitNofile uint64            // 0: the supervisor's own
+
+	Hooks Hooks
+}
+
+// Hooks are commands that run beside the workers, as the pool's user, in its directory and environment. Empty: none.
+type Hooks struct {
+	BeforeStart  []string // before the pool's first worker; its failure ends the start
+	BeforeReload []string // before the first worker of a new generation; its failure ends the reload
+	AfterReload  []string // when the new generation is in force
+	OnWorkerExit []string // after a worker is gone
+}
+
+// Health is how the first worker of a new generation is asked whether it is well: at most one of both. Zero: not at all.
+type Health struct {
+	Path    string   // GET over a connection to this very worker: 200 to 399 is well
+	Command []string // exit status 0 is well
+}
+
+// IsZero reports whether nothing is asked.
+func (h Health) IsZero() bool { return h.Path == "" && len(h.Command) == 0 }
+
+// Surge is a number of processes: Count, or else Percent of the workers.
+type Surge struct{ Count, Percent int }
+
+// Of gives the number for a pool of so many workers, at least 1. The zero Surge is 100 %.
+func (s Surge) Of(workers int) int {
+	switch {
+	case s.Count > 0:
+		return s.Count
+	case s.Percent == 0:
+		return max(1, workers)
+	}
+	return max(1, (workers*s.Percent+99)/100)
 }
 
 // Bind is one address of a pool.

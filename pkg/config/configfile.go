@@ -80,6 +80,10 @@ func (l *loader) readEntry(p *Pool, e entry, from origin) {
 	}
 	name, key := e.path[depth], strings.Join(e.path[:depth+1], ".")
 	nested := e.table || len(e.path) > depth+1
+	if p != nil && name == "hooks" {
+		l.readHooks(p, e, from)
+		return
+	}
 	ps, ss := find(poolSettings, name), find(supervisorSettings, name)
 	switch {
 	case p != nil && ps == nil && ss != nil:
@@ -98,6 +102,35 @@ func (l *loader) readEntry(p *Pool, e entry, from origin) {
 		set(l, p, ps, key, e.value, from)
 	default:
 		set(l, l.cfg, ss, key, e.value, from)
+	}
+}
+
+// hooksPrefix begins the keys of the settings in [pool.NAME.hooks].
+const hooksPrefix = "hooks."
+
+// readHooks takes [pool.NAME.hooks].
+func (l *loader) readHooks(p *Pool, e entry, from origin) {
+	if len(e.path) == 3 {
+		if !e.table {
+			l.once(from, poolKey(p, "hooks"), `is a section; write [pool.%s.hooks] and before_start = ["/usr/bin/migrate"]`, p.Name)
+		}
+		return
+	}
+	key := hooksPrefix + e.path[3]
+	s := find(poolSettings, key)
+	switch {
+	case s == nil:
+		var known []string
+		for _, k := range keys(poolSettings) {
+			if hook, ok := strings.CutPrefix(k, hooksPrefix); ok {
+				known = append(known, hook)
+			}
+		}
+		l.once(from, poolKey(p, key), "unknown hook%s", didYouMean(e.path[3], known))
+	case e.table || len(e.path) > 4:
+		l.once(from, poolKey(p, key), "is a value, not a section")
+	default:
+		set(l, p, s, poolKey(p, key), e.value, from)
 	}
 }
 

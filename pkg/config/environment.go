@@ -23,7 +23,7 @@ func Environment(environ []string) map[string]string {
 
 // variableName gives the variable of a pool's setting.
 func variableName(p *Pool, key string) string {
-	return poolPrefix + strings.ToUpper(strings.ReplaceAll(p.Name, "-", "_")+"_"+key)
+	return poolPrefix + strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace(p.Name+"_"+key))
 }
 
 // readEnvironment overlays the variables. An empty one counts as unset: that is what ${WORKERS:-} in a Compose file gives.

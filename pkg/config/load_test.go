@@ -188,9 +188,7 @@ func TestErrorsNameLineAndKeyAndWhatIsRight(t *testing.T) {
 		{"unknown key", web + "worker = 2", []string{`c.toml:3: pool.web.worker: unknown key; did you mean workers?`}},
 		{"gunicorn's key", web + "keep_alive = 2", []string{`unknown key; did you mean keepalive?`}},
 		{"far from any key", web + "preload_app = true", []string{`c.toml:3: pool.web.preload_app: unknown key`}},
-		{"not built yet", web + "bake = '5s'\nmax_surge = '100%'\nhealth = '/'", []string{":3: pool.web.bake: unknown", ":4:", ":5:"}},
 		{"control of a pool", web + "control = '/x'", []string{"c.toml:3: pool.web.control: belongs into [supervisor]"}},
-		{"hooks", web + "[pool.web.hooks]\na = ['x']\nb = ['y']", []string{`c.toml:3: pool.web.hooks: unknown key`}},
 		{"admin without a port", "[supervisor]\nadmin = 'localhost'\n" + web, []string{`c.toml:2: supervisor.admin: "localhost": has no port; write ":8080"`}},
 		{"admin of systemd", "[supervisor]\nadmin = 'systemd:admin'\n" + web, []string{`c.toml:2: supervisor.admin: "systemd:admin": write "127.0.0.1:9900" or "unix:/path"`}},
 		{"admin with a name", "[supervisor]\nadmin = 'a=:1'\n" + web, []string{`c.toml:2: supervisor.admin: "a=:1": write "127.0.0.1:9900"`}},
@@ -200,6 +198,18 @@ func TestErrorsNameLineAndKeyAndWhatIsRight(t *testing.T) {
 		{"control in a directory", "[supervisor]\ncontrol = '/run/'\n" + web, []string{`c.toml:2: supervisor.control: "/run/" is a directory; write "/run/supervisor.sock"`}},
 		{"long control", "[supervisor]\ncontrol = '/" + strings.Repeat("x", 107) + "'\n" + web, []string{`c.toml:2: supervisor.control: the path is 108 bytes long; a unix socket's has room for 107`}},
 		{"negative delay", web + "drain_delay = -1", []string{`c.toml:3: pool.web.drain_delay: `}},
+		{"bake", web + "bake = 'long'", []string{`c.toml:3: pool.web.bake: "long" is not a duration`}},
+		{"health", web + "bind = ':1'\nhealth = 'curl localhost'", []string{`c.toml:4: pool.web.health: "curl localhost" is not a path such as "/health", or a command such as ["/usr/bin/check", "--quick"]`}},
+		{"health of nothing", web + "bind = ':1'\nhealth = []", []string{`c.toml:4: pool.web.health: is empty`}},
+		{"health a number", web + "health = 5", []string{`c.toml:3: pool.web.health: 5 is not a path`}},
+		{"health without bind", web + "health = '/health'", []string{`c.toml:3: pool.web.health: asks for a path, and the pool has no bind to ask on; give a command instead`}},
+		{"surge", web + "max_surge = '0%'", []string{`c.toml:3: pool.web.max_surge: "0%" is not a share of 1% to 100%`}},
+		{"surge of none", web + "max_surge = 0", []string{`c.toml:3: pool.web.max_surge: 0 is not a share of the workers such as "25%", or a number of processes from 1`}},
+		{"surge in words", web + "max_surge = 'all'", []string{`c.toml:3: pool.web.max_surge: "all" is not a share`}},
+		{"hooks", web + "[pool.web.hooks]\nbefore_stat = ['x']\nafter_reload = 'y'\nx.y = 1", []string{
+			`c.toml:4: pool.web.hooks.before_stat: unknown hook; did you mean before_start?`, `:5: pool.web.hooks.after_reload: "y" is not a command`, `:6: pool.web.hooks.x: unknown hook`,
+		}},
+		{"hooks a value", web + "hooks = ['x']", []string{`c.toml:3: pool.web.hooks: is a section; write [pool.web.hooks]`}},
 		{"wrong section", "[supervisor]\nworkers = 1\n" + web + "pidfile = 'x'", []string{`c.toml:2: supervisor.workers: belongs into [pool.NAME]`, `c.toml:5: pool.web.pidfile: belongs into [supervisor]`}},
 		{"above sections", "workers = 1\nloglevel = 'x'\nfoo = 1\n" + web, []string{`c.toml:1: workers: stands above the first section; it belongs into [pool.NAME]`, `:2: loglevel: stands above the first section; it belongs into [supervisor]`, `:3: foo: unknown key`}},
 		{"unknown section", "[superviser]\na = 1\nb = 2\n" + web, []string{`c.toml:1: superviser: unknown section; there are [supervisor], [pool.NAME] and [deploy]; did you mean supervisor?`}},
@@ -282,7 +292,7 @@ func TestErrorsNameTheFlagOrVariable(t *testing.T) {
 		{"no pool listens", Sources{File: none, Env: env{"MAX_REQUESTS": "2"}}, []string{`environment MAX_REQUESTS: is for the one pool with bind, but a-b, c could be meant; set max_requests in the file, or SUPERVISOR_POOL_A_B_MAX_REQUESTS`}, false},
 		{"command for several", Sources{File: two, Args: x}, []string{`command line: which pool's command is that? There are web, api, jobs`}, true},
 		{"unknown pool in a variable", Sources{File: two, Env: env{"SUPERVISOR_POOL_JOB_WORKERS": "2"}}, []string{`environment SUPERVISOR_POOL_JOB_WORKERS: unknown setting; did you mean SUPERVISOR_POOL_JOBS_WORKERS?`}, false},
-		{"unknown key in a variable, empty", Sources{Args: x, Env: env{"SUPERVISOR_POOL_WEB_BAKE": ""}}, []string{`environment SUPERVISOR_POOL_WEB_BAKE: unknown setting`}, false},
+		{"unknown key in a variable, empty", Sources{Args: x, Env: env{"SUPERVISOR_POOL_WEB_DRAIN_DELEY": ""}}, []string{`environment SUPERVISOR_POOL_WEB_DRAIN_DELEY: unknown setting`}, false},
 		{"one variable, two pools", Sources{File: same, Env: env{"SUPERVISOR_POOL_A_B_WORKERS": "2"}}, []string{`means both pool "a-b" and pool "a_b"; rename one`}, false},
 		{"open quote", Sources{Env: env{"SUPERVISOR_POOL_WEB_COMMAND": "app 'x"}}, []string{`environment SUPERVISOR_POOL_WEB_COMMAND: "app 'x": a quote or a backslash at the end is left open`}, false},
 	}
@@ -324,6 +334,11 @@ func TestEverySettingHasAVariable(t *testing.T) {
 		env[variableName(first, s.key)] = unquote.Replace(strings.Trim(s.kind.show(s.field(first)), `"`))
 	}
 	env["SUPERVISOR_POOL_FIRST_COMMAND"] = "/bin/true -x ta\"\tb\" 'new\nline' ünï \"\x01\""
+	env["SUPERVISOR_POOL_FIRST_HEALTH"] = "/bin/true --well"
+	env["SUPERVISOR_POOL_FIRST_HOOKS_BEFORE_START"] = "/bin/true start"
+	env["SUPERVISOR_POOL_FIRST_HOOKS_BEFORE_RELOAD"] = "/bin/true 'before a reload'"
+	env["SUPERVISOR_POOL_FIRST_HOOKS_AFTER_RELOAD"] = "/bin/true after"
+	env["SUPERVISOR_POOL_FIRST_HOOKS_ON_WORKER_EXIT"] = "/bin/true exit"
 	env["SUPERVISOR_POOL_FIRST_ENV"] = `PLAIN="a # b" 'NUMBER=5' YES=true`
 	env["SUPERVISOR_POOL_FIRST_BIND"] = "127.0.0.1:8081, spare=unix:/run/full.sock?mode=0660&user=root&group=root,tcp4:0.0.0.0:8082 systemd:fd"
 	empty := writeFile(t, "c.toml", "[pool.first]")

@@ -29,6 +29,12 @@ func (c *Config) Print(w io.Writer) error {
 			case s.key == "command":
 				command, note := redactAll(p.Command)
 				out.line(s.key, quoteList(command), from, note)
+			case s.key == "health" && len(p.Health.Command) > 0:
+				command, note := redactAll(p.Health.Command)
+				out.line(s.key, quoteList(command), from, note)
+			case strings.HasPrefix(s.key, hooksPrefix):
+				command, note := redactAll(*s.field(p).(*[]string))
+				out.line(s.key, quoteList(command), from, note)
 			case s.key == "env" && len(p.Env) > 0:
 				out.env(p)
 			default:

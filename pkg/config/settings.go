@@ -50,6 +50,10 @@ var poolSettings = []setting[Pool]{
 
 	{"timeout", durationKind{}, "timeout", "WORKER_TIMEOUT", func(p *Pool) any { return &p.Timeout }},
 	{"timeout_grace", durationKind{}, "", "", func(p *Pool) any { return &p.TimeoutGrace }},
+	{"bake", durationKind{}, "", "", func(p *Pool) any { return &p.Bake }},
+	{"health", healthKind{}, "", "", func(p *Pool) any { return &p.Health }},
+	{"max_surge", surgeKind{}, "", "", func(p *Pool) any { return &p.MaxSurge }},
+
 	{"boot_timeout", durationKind{positive: true}, "", "", func(p *Pool) any { return &p.BootTimeout }},
 	{"heartbeat_timeout", durationKind{}, "", "", func(p *Pool) any { return &p.HeartbeatTimeout }},
 	{"graceful_timeout", durationKind{positive: true}, "graceful-timeout", "GRACEFUL_TIMEOUT", func(p *Pool) any { return &p.GracefulTimeout }},
@@ -70,6 +74,10 @@ var poolSettings = []setting[Pool]{
 	{"chdir", textKind{}, "chdir", "", func(p *Pool) any { return &p.Chdir }},
 	{"rlimit_nofile", limitKind{}, "", "", func(p *Pool) any { return &p.RlimitNofile }},
 	{"env_file", textKind{}, "", "", func(p *Pool) any { return &p.EnvFile }},
+	{"hooks.before_start", argvKind{optional: true}, "", "", func(p *Pool) any { return &p.Hooks.BeforeStart }},
+	{"hooks.before_reload", argvKind{optional: true}, "", "", func(p *Pool) any { return &p.Hooks.BeforeReload }},
+	{"hooks.after_reload", argvKind{optional: true}, "", "", func(p *Pool) any { return &p.Hooks.AfterReload }},
+	{"hooks.on_worker_exit", argvKind{optional: true}, "", "", func(p *Pool) any { return &p.Hooks.OnWorkerExit }},
 	{"env", envKind{}, "env", "", func(p *Pool) any { return &p.Env }},
 }
 

@@ -23,7 +23,7 @@ func TestSampleShowsEveryKeyWithItsDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`^(# )?([a-z_]+) = (.*)$`)
+	line := regexp.MustCompile(`^(# )?([a-z_.]+) = (.*)$`)
 	header := regexp.MustCompile(`^\[([a-z.]+)\]$`)
 	shown, section := map[string][]string{}, ""
 	lines := strings.Split(string(text), "\n")

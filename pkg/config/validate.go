@@ -21,6 +21,7 @@ func (l *loader) validate() {
 		checkJitter(l, p, "max_lifetime", &p.MaxLifetime, &p.MaxLifetimeJitter)
 		l.validateUsers(p)
 		l.validateFiles(p)
+		l.validateReload(p)
 	}
 	l.validateAdmin()
 }
@@ -57,6 +58,12 @@ func checkJitter[N interface{ ~int | ~int64 }](l *loader, p *Pool, key string, l
 		return
 	}
 	l.fail(l.cfg.sources[spreadKey], spreadKey, "does nothing without %s: set it as well", key)
+}
+
+func (l *loader) validateReload(p *Pool) {
+	if p.Health.Path != "" && len(p.Bind) == 0 && !l.broken[poolKey(p, "bind")] {
+		l.fail(l.at(p, "health"), poolKey(p, "health"), `asks for a path, and the pool has no bind to ask on; give a command instead: ["/usr/bin/check"]`)
+	}
 }
 
 func (l *loader) validateUsers(p *Pool) {

@@ -9,9 +9,11 @@ import (
 )
 
 // argvKind is a command: a list of texts, or in a variable one text split as a shell does.
-type argvKind struct{}
+type argvKind struct {
+	optional bool // an empty list is none
+}
 
-func (argvKind) parse(v any, to any) (string, error) {
+func (k argvKind) parse(v any, to any) (string, error) {
 	const what = `a command: write ["/usr/bin/app", "serve"]`
 	var argv []string
 	switch x := v.(type) {
@@ -34,6 +36,10 @@ func (argvKind) parse(v any, to any) (string, error) {
 		}
 	default:
 		return "", want(v, what)
+	}
+	if len(argv) == 0 && k.optional {
+		*to.(*[]string) = nil
+		return "", nil
 	}
 	if len(argv) == 0 || argv[0] == "" {
 		return "", fmt.Errorf(`is empty; write ["/usr/bin/app", "serve"]`)
