@@ -94,7 +94,7 @@ func adopt(ws workerSnapshot, b *bundle, l launch) (_ *child, err error) {
 	}()
 	for s, name := range shareOutput {
 		if fd := take(name); fd >= 0 {
-			p := openOutputPipe(stream(s), fd, l)
+			p := openOutputPipe(stream(s), fd, l.id.String(), l.pool.Output, l.sink)
 			p.partial = ws.Partial[s]
 			c.out = append(c.out, p)
 		}

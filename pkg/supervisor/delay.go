@@ -37,8 +37,7 @@ func (s *Supervisor) beginStop() {
 	answer(&s.waiting, s.refused("the supervisor was stopped meanwhile"))
 	s.again = false
 	if s.reload != nil {
-		s.reload.fail(errors.New("the supervisor was stopped meanwhile"))
-		s.rollBack()
+		s.abortReload(errors.New("the supervisor was stopped meanwhile"))
 	}
 	s.stopping = delaying
 	s.log.Info("stopping after drain_delay", zap.Duration("drain_delay", longest))

@@ -34,11 +34,15 @@
 //	signals.go      what each signal does               pidfile.go      the lock
 //	reason.go       why a worker went                   pinned.go       the executable and directory of a generation
 //	workerenv.go    its environment                     user.go         who it runs as
+//	canary.go       the first of a new generation       bake.go         what it must show
+//	surge.go        how many beside the old ones        return.go       the way back of a failed reload
+//	hooks.go        commands beside the workers         verdict.go      what the one who asked is told
 //	systemd.go      what systemd or the holder hears
 //
 // # Order
 //
 // Every replacement: the new worker is ready → it gets "adopt on" and "commit" → the old one gets "adopt off" and "drain" → its idle
 // connections move, its running requests end → it exits; QUIT after graceful_timeout, then KILL. A reload waits for all new workers
-// before the first old one drains. Pools start in the order of the file and stop in the reverse.
+// before the first old one drains, unless max_surge or the memory has no room for all; a canary is before all others, where bake or health
+// says so; and whatever fails, old workers take connections again ("adopt on") before new ones give theirs back. Pools start in the order of the file and stop in the reverse.
 package supervisor

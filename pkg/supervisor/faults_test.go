@@ -29,7 +29,9 @@ func TestSaysHowAWorkerFailedToStart(t *testing.T) {
 	} {
 		t.Run(c.mode, func(t *testing.T) {
 			pool := onPort(testPool(c.mode))
-			pool.BootTimeout = 200 * time.Millisecond
+			if c.mode == "hang" {
+				pool.BootTimeout = 200 * time.Millisecond
+			}
 			m := startMaster(t, testConfig(pool))
 			m.await(c.message, 1)
 			m.look(func() {})

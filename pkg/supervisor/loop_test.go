@@ -27,6 +27,7 @@ import (
 type fake struct {
 	launch
 	pid    int
+	nth    int // process of this world, from 1
 	writer *scoreboard.Writer
 	reader *scoreboard.Reader
 	said   []string // what it was told: commands, signals, "kill"
@@ -96,9 +97,13 @@ type world struct {
 	signals chan os.Signal
 	logs    *observer.ObservedLogs
 	procs   []*fake     // all that ever started
+	most    int         // of them that lived at once
 	boot    func(*fake) // what a new process does
 	next    *config.Config
 	nextErr error
+	well    func(*fake) error // what a canary says of itself; nil: it is well
+	ran     []hook            // hooks that were started
+	hook    func(hook) error  // how they end; nil: well
 	result  error
 	done    bool
 }
@@ -114,12 +119,42 @@ func inWorldThatBoots(t *testing.T, cfg *config.Config, boot func(*fake), f func
 		core, logs := observer.New(zap.DebugLevel)
 		w := &world{t: t, signals: make(chan os.Signal, 64), logs: logs, next: cfg, boot: boot}
 		w.Supervisor = newSupervisor(cfg, zap.New(core), func(l launch) (process, error) {
-			p := &fake{launch: l, pid: 1000 + len(w.procs)}
+			p := &fake{launch: l, pid: 1000 + len(w.procs), nth: len(w.procs) + 1}
 			p.writer, p.reader = scoreboard.NewMemory(l.settings)
 			w.procs = append(w.procs, p)
+			w.most = max(w.most, len(w.living()))
 			go w.boot(p)
 			return p, nil
 		})
+		w.ask = func(of *worker, done func(error)) {
+			go func() {
+				var err error
+				if w.well != nil {
+					err = w.well(of.proc.(*fake))
+				}
+				w.do(func() { done(err) })
+			}()
+		}
+		w.exec = func(h hook) (*hookProcess, error) {
+			w.ran = append(w.ran, h)
+			killed := make(chan struct{})
+			return &hookProcess{kill: func() { close(killed) }, wait: func() error {
+				over := make(chan error, 1)
+				go func() {
+					var err error
+					if w.hook != nil {
+						err = w.hook(h)
+					}
+					over <- err
+				}()
+				select {
+				case err := <-over:
+					return err
+				case <-killed:
+					return errors.New("SIGKILL")
+				}
+			}}, nil
+		}
 		w.level = zap.NewAtomicLevel()
 		w.load = func() (*config.Config, error) { return w.next, w.nextErr }
 		for _, pc := range cfg.Pools {

@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/config"
-	"supervisor/pkg/protocol"
 )
 
 // outputPipe carries one stream of one worker into the sink, line by line.
@@ -21,7 +19,7 @@ type outputPipe struct {
 	stream stream
 	file   *os.File // our end, in the netpoller
 	mode   config.OutputMode
-	id     protocol.WorkerID
+	name   string // of the one who writes: a worker's id, or a pool and a hook
 	sink   *sink
 	done   chan struct{} // closed when all was read
 	paused atomic.Bool   // run ends at a deadline, and may be started again
@@ -43,20 +41,18 @@ const (
 )
 
 // newOutputPipe makes a pipe and gives the end for the worker.
-func newOutputPipe(s stream, l launch) (*outputPipe, int, error) {
+func newOutputPipe(s stream, name string, mode config.OutputMode, sink *sink) (*outputPipe, int, error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, -1, fmt.Errorf("output pipe: %w", err)
 	}
 	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize) // refused beyond the user's limit: then 64 KiB must do
-	return openOutputPipe(s, fds[0], l), fds[1], nil
+	return openOutputPipe(s, fds[0], name, mode, sink), fds[1], nil
 }
 
 // openOutputPipe reads from a pipe that is there already.
-func openOutputPipe(s stream, fd int, l launch) *outputPipe {
-	return &outputPipe{
-		stream: s, file: pollable(fd, "output "+l.id.String()), mode: l.pool.Output, id: l.id, sink: l.sink, done: make(chan struct{}),
-	}
+func openOutputPipe(s stream, fd int, name string, mode config.OutputMode, sink *sink) *outputPipe {
+	return &outputPipe{stream: s, file: pollable(fd, "output "+name), mode: mode, name: name, sink: sink, done: make(chan struct{})}
 }
 
 // run reads until all writers are gone, or until it is paused.
@@ -124,17 +120,13 @@ func (p *outputPipe) format(lines []byte) []byte {
 				Worker string    `json:"worker"`
 				Stream string    `json:"stream"`
 				Text   string    `json:"text"`
-			}{time.Now(), p.id.String(), [...]string{"stdout", "stderr"}[p.stream], string(bytes.TrimRight(line, "\r\n"))})
+			}{time.Now(), p.name, [...]string{"stdout", "stderr"}[p.stream], string(bytes.TrimRight(line, "\r\n"))})
 			out = append(append(out, text...), '\n')
 		case config.OutputRaw:
 			out = append(out, line...)
 		default:
 			out = append(out, '[')
-			out = append(out, p.id.Pool...)
-			out = append(out, '.')
-			out = strconv.AppendInt(out, int64(p.id.Slot), 10)
-			out = append(out, '.')
-			out = strconv.AppendInt(out, int64(p.id.Serial), 10)
+			out = append(out, p.name...)
 			out = append(out, "] "...)
 			out = append(out, line...)
 		}

@@ -126,10 +126,7 @@ func (p *pin) pass(spec *stubSpec, files []uintptr) []uintptr {
 	if p == nil {
 		return files
 	}
-	if p.dir >= 0 {
-		spec.DirFD = len(files)
-		files = append(files, uintptr(p.dir))
-	}
+	files = p.passDir(spec, files)
 	if p.file < 0 {
 		return files
 	}
@@ -139,6 +136,15 @@ func (p *pin) pass(spec *stubSpec, files []uintptr) []uintptr {
 	}
 	spec.FileFD = len(files)
 	return append(files, uintptr(p.file))
+}
+
+// passDir adds the pinned directory.
+func (p *pin) passDir(spec *stubSpec, files []uintptr) []uintptr {
+	if p == nil || p.dir < 0 {
+		return files
+	}
+	spec.DirFD = len(files)
+	return append(files, uintptr(p.dir))
 }
 
 // Close lets go of the files.

@@ -26,6 +26,8 @@ type pool struct {
 	pending    bool      // a reload that has not committed adds it
 	removed    bool      // the config has it no more
 	closing    bool      // its sockets refuse new connections
+	begun      bool      // before_start has run
+	starting   bool      // it runs
 	serving    bool      // its first full set was ready once: the next pool may start
 	nextTurn   time.Time // no replacement because of a limit before this moment
 

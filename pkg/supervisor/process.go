@@ -75,7 +75,7 @@ func start(l launch) (process, error) {
 	files[0] = uintptr(null)
 	if l.pool.Output != config.OutputInherit {
 		for i, stream := range []stream{streamOut, streamErr} {
-			pipe, writeEnd, err := newOutputPipe(stream, l)
+			pipe, writeEnd, err := newOutputPipe(stream, l.id.String(), l.pool.Output, l.sink)
 			if err != nil {
 				return nil, err
 			}

@@ -25,6 +25,9 @@ func (s *Supervisor) reconcile() {
 		if p.pending {
 			continue
 		}
+		if !s.mayStart(p) {
+			break
+		}
 		if !s.parked && !s.keptByPredecessor(p) {
 			s.fill(p)
 		}
@@ -40,6 +43,10 @@ func (s *Supervisor) reconcile() {
 	if s.probation && !s.succeeding && s.allServe() {
 		s.succeed()
 	}
+	if s.again && s.busy() == "" {
+		s.nextReload()
+	}
+	s.noteRecovery()
 	s.sweepSockets()
 	s.pools = slices.DeleteFunc(s.pools, func(p *pool) bool { return p.removed && len(p.workers()) == 0 })
 }

@@ -1,8 +1,10 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -11,8 +13,17 @@ import (
 	"supervisor/pkg/protocol"
 )
 
-// reload is a change of generation under way: the new workers start beside the old ones, and only when all of them are ready do the
-// old ones drain. Until then it can fail without a trace.
+// reload is a change of generation under way, a transaction: whatever fails before its end, everybody is of the old generation again.
+//
+//	begin    configuration, what is new of the addresses, room for the processes     nothing to take back
+//	hooks    before_start, before_reload
+//	then pool by pool, in file order:
+//	canary   its first new worker is ready, and says that it is well                 canary.go
+//	bake     it shows what it does with its share of the connections                 bake.go
+//	others   they are ready; where not all fit beside the old ones, those leave      surge.go
+//	         as the new ones are ready
+//	commit   the new generation is in force, the old workers drain
+//	return   instead, after a failure                                                return.go
 type reload struct {
 	cfg        *config.Config
 	generation int
@@ -20,6 +31,11 @@ type reload struct {
 	changes    []*change
 	opened     []*bindSockets // that the old configuration does not have
 	taken      []handOver     // those of them whose sockets are also the old configuration's
+	forced     bool           // it replaces what a dead supervisor left: without hooks, canary and bounds
+	hooks      []hook         // still to run
+	hooking    bool           // one of them runs
+	returning  bool           // it failed, and workers of the old generation are on their way back
+	unproven   []string       // pools whose canary passed without having been asked for anything
 	err        error
 	asked      []func(Verdict) // who waits for its end
 }
@@ -35,7 +51,26 @@ type change struct {
 	pin     *pin
 	fresh   bool // the old configuration does not have the pool
 	keep    bool // its workers stay: replace = "never"
+	after   bool // after_reload shall run
+	before  int  // workers wanted before the reload
+	surge   int  // processes that the pool may have beyond its size
+
+	step     step
+	canary   *worker
+	favoured bool // the old workers were told not to take connections from each other: the new ones shall
+	bake     bake
+	leaving  []*worker // old ones that new ones have relieved before the commit
 }
+
+// step is how far a pool's change is.
+type step int
+
+const (
+	stepCanary step = iota // its first new worker starts
+	stepProbe              // it is asked whether it is well
+	stepBake               // it is watched
+	stepOthers             // the others start
+)
 
 // delta gives what TTIN and TTOU have added, which a reload keeps unless it changes workers.
 func (c *change) delta() int {
@@ -59,16 +94,16 @@ func (s *Supervisor) beginReload(asked ...func(Verdict)) {
 		answer(&asked, s.refused("the supervisor is stopping"))
 		return
 	}
-	if s.reload != nil || s.upgrade != nil || s.probation {
+	if why := s.busy(); why != "" {
 		s.again = true
 		s.waiting = append(s.waiting, asked...)
-		s.log.Info("a reload or a self-upgrade runs: this reload waits for it")
+		s.log.Info("this reload waits: " + why)
 		return
 	}
 	s.manager.reloadBegins(s)
 	cfg, err := s.load()
 	if err == nil {
-		err = s.prepare(cfg)
+		err = s.prepare(cfg, false)
 	}
 	if err != nil {
 		s.manager.reloadEnds(s, fmt.Errorf("reload failed: %w", err))
@@ -80,9 +115,40 @@ func (s *Supervisor) beginReload(asked ...func(Verdict)) {
 	s.log.Info("reload begins", zap.Int("generation", s.reload.generation))
 }
 
-// prepare works out what changes. After an error nothing is left of it.
-func (s *Supervisor) prepare(cfg *config.Config) error {
-	r := &reload{cfg: cfg, generation: s.generation + 1, began: time.Now()}
+// maxDraining bounds the generations that drain at once: each is a whole set of processes that a client with a long download keeps alive.
+const maxDraining = 3
+
+// busy says why a reload cannot begin now, or "".
+func (s *Supervisor) busy() string {
+	if s.reload != nil || s.upgrade != nil || s.probation {
+		return "a reload or a self-upgrade runs"
+	}
+	draining := map[int]bool{}
+	for _, w := range s.workers() {
+		if w.reason == reasonReload && w.state != ready {
+			draining[w.generation] = true
+		}
+	}
+	if len(draining) >= maxDraining {
+		return fmt.Sprintf("%d generations still drain, the oldest for graceful_timeout at most", len(draining))
+	}
+	return ""
+}
+
+// nextGeneration gives the number of a new generation. After an incomplete rollback workers of the failed one may still serve.
+func (s *Supervisor) nextGeneration() int {
+	n := s.generation
+	for _, w := range s.workers() {
+		if w.state <= ready {
+			n = max(n, w.generation)
+		}
+	}
+	return n + 1
+}
+
+// prepare works out what changes. After an error nothing is left of it. A forced one has no conditions.
+func (s *Supervisor) prepare(cfg *config.Config, forced bool) error {
+	r := &reload{cfg: cfg, generation: s.nextGeneration(), began: time.Now(), forced: forced}
 	for _, pc := range cfg.Pools {
 		c := &change{cfg: pc}
 		for _, p := range s.pools {
@@ -94,6 +160,7 @@ func (s *Supervisor) prepare(cfg *config.Config) error {
 			c.pool, c.fresh = &pool{cfg: pc, pending: true}, true // of no generation yet: its workers are all next ones
 		} else {
 			c.keep = pc.Replace == config.ReplaceNever
+			c.before = c.pool.wanted()
 		}
 		for _, b := range pc.Bind {
 			sockets := c.pool.socketsOf(b, pc)
@@ -109,6 +176,11 @@ func (s *Supervisor) prepare(cfg *config.Config) error {
 		c.pin = openPin(pc)
 		r.changes = append(r.changes, c)
 	}
+	if err := s.boundSurge(r); err != nil {
+		r.close()
+		return err
+	}
+	s.planHooks(r)
 	s.endRecycling()
 	for _, c := range r.changes {
 		if c.fresh {
@@ -202,48 +274,61 @@ func (s *Supervisor) failReload(w *worker, why reason) {
 	if s.reload == nil || w.generation != s.reload.generation {
 		return // of a reload that has been taken back
 	}
-	err := fmt.Errorf("worker %s of the new generation is gone before all were ready: %s", w.id, why)
-	if w.cause != "" {
-		err = fmt.Errorf("%w (%s)", err, w.cause)
+	text := fmt.Sprintf("worker %s of the new generation is gone before all were ready: %s", w.id, why)
+	if w.readyAt.IsZero() && w.cause == "" {
+		text = fmt.Sprintf("worker %s of the new generation did not become ready: %s", w.id, why)
 	}
-	s.reload.fail(err)
+	if w.cause != "" {
+		text += " (" + w.cause + ")"
+	}
+	if w.words != "" {
+		text += "; its last words: " + w.words
+	}
+	s.reload.fail(errors.New(text))
 }
 
-// advanceReload starts what is missing of the new generation; when all are ready it commits, when one failed it takes all back.
+// advanceReload takes the reload as far as it can go now.
 func (s *Supervisor) advanceReload() {
 	r := s.reload
-	if r.err != nil {
-		s.rollBack()
+	if r.returning {
+		s.advanceReturn()
 		return
 	}
-	for _, c := range r.changes {
-		if !c.keep && !s.complete(c) {
-			if r.err != nil {
-				s.rollBack()
-			}
-			return // the pools after it wait for it, as at the start
-		}
+	done := r.err == nil && s.advance(r)
+	switch {
+	case r.err != nil:
+		s.rollBack()
+	case done:
+		s.commit()
 	}
-	s.commit()
 }
 
-// complete starts what is missing of a pool's new generation, and reports whether all of it is ready.
-func (s *Supervisor) complete(c *change) bool {
-	all := true
-	c.pool.grow(c.wanted())
-	for _, sl := range c.pool.slots[:c.wanted()] {
-		if sl.next == nil && s.reload.err == nil && s.booting() < bootsAtOnce() {
-			sl.next = s.spawn(c.pool, sl, c.blueprint(s.reload.generation))
-		}
-		all = all && sl.next != nil && sl.next.state == ready
+// advance reports whether all of the new generation is ready.
+func (s *Supervisor) advance(r *reload) bool {
+	if !s.runHooks(r) {
+		return false
 	}
-	return all
+	for _, c := range r.changes {
+		if c.keep {
+			continue
+		}
+		if c.step == stepCanary {
+			s.startCanary(c)
+		}
+		if c.step == stepBake {
+			s.watchCanary(c)
+		}
+		if c.step != stepOthers || !s.startOthers(c) {
+			return false // the pools after it wait for it, as at the start
+		}
+	}
+	return true
 }
 
 // commit puts the new generation in force.
 func (s *Supervisor) commit() {
 	r := s.reload
-	s.reload = nil
+	s.reload, s.degraded = nil, ""
 	before := s.cfg
 	s.cfg, s.generation = r.cfg, r.generation
 	s.level.SetLevel(logLevel(r.cfg.LogLevel))
@@ -266,7 +351,7 @@ func (s *Supervisor) commit() {
 		order = append(order, p)
 		changed := !reflect.DeepEqual(p.cfg, c.cfg)
 		held := p.sockets
-		p.delta, p.pending = c.delta(), false
+		p.delta, p.pending, p.begun = c.delta(), false, true
 		p.serving = p.serving || !c.keep
 		if !c.keep {
 			p.adopt(c.blueprint(r.generation))
@@ -318,16 +403,31 @@ func (s *Supervisor) commit() {
 	}
 	// First nobody old takes connections, then they let go of theirs.
 	for _, w := range old {
-		w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"off"}})
+		w.proc.Send(adoptOff)
 	}
 	for _, w := range old {
 		s.drain(w, protocol.DrainMove, reasonReload)
 	}
 	s.manager.reloadEnds(s, nil)
 	took := time.Since(r.began)
+	text := fmt.Sprintf("generation %d is in force", s.generation)
+	if len(r.unproven) > 0 {
+		text += fmt.Sprintf(", unproven: the canary of pool %s was asked for nothing while it was watched", strings.Join(r.unproven, ", "))
+	}
 	s.log.Info("reload done", zap.Int("generation", s.generation), zap.Duration("took", took.Round(time.Millisecond)))
-	answer(&r.asked, Verdict{OK: true, Text: fmt.Sprintf("generation %d is in force", s.generation), Generation: s.generation, Took: took})
+	answer(&r.asked, Verdict{OK: true, Text: text, Generation: s.generation, Took: took})
+	s.afterReload(r)
 	s.nextReload()
+}
+
+// favoursOthers reports whether connections that are given away shall go to others than this old worker.
+func (r *reload) favoursOthers(w *worker) bool {
+	for _, c := range r.changes {
+		if c.pool == w.pool {
+			return c.favoured && w.generation != r.generation
+		}
+	}
+	return false
 }
 
 func (r *reload) has(p *pool) bool {
@@ -352,35 +452,8 @@ func (s *Supervisor) retire(before, after []*bindSockets) {
 	}
 }
 
-// rollBack takes the new generation back. Connections that it served already move to the old one.
-func (s *Supervisor) rollBack() {
-	r := s.reload
-	s.reload = nil
-	for _, c := range r.changes {
-		for _, sl := range c.pool.slots {
-			if w := sl.next; w != nil && w.generation == r.generation {
-				c.pool.vacate(w)
-				w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"off"}})
-				s.drain(w, protocol.DrainMove, reasonRollback)
-			}
-		}
-		if c.fresh {
-			c.pool.pending, c.pool.removed = false, true
-		}
-		s.steer(c.pool)
-	}
-	s.drop(r.opened)
-	r.unpin()
-	s.manager.reloadEnds(s, fmt.Errorf("reload failed: %w", r.err))
-	s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(r.err))
-	v := s.refused("reload failed, nothing changed: %v", r.err)
-	v.Took = time.Since(r.began)
-	answer(&r.asked, v)
-	s.nextReload()
-}
-
 func (s *Supervisor) nextReload() {
-	if s.again {
+	if s.again && s.busy() == "" {
 		asked := s.waiting
 		s.again, s.waiting = false, nil
 		s.beginReload(asked...)
@@ -396,7 +469,7 @@ func (s *Supervisor) nextReload() {
 // replaceAdopted gives every worker that a killed supervisor left a successor of ours, as a reload does; they serve until then.
 func (s *Supervisor) replaceAdopted() {
 	s.log.Info("the supervisor before us died: its workers serve until ours are ready", zap.Int("workers", len(s.workers())))
-	if err := s.prepare(s.cfg); err != nil {
+	if err := s.prepare(s.cfg, true); err != nil {
 		s.log.Error("cannot replace the workers of the supervisor before us", zap.Error(err))
 	}
 }

@@ -59,11 +59,13 @@ func (s *Supervisor) park() {
 	if hasTerminal() || s.stopping != running {
 		return
 	}
-	if s.reload != nil {
-		s.reload.err = errors.New("all workers were told to park (SIGWINCH)")
-		s.rollBack()
-	}
 	s.parked = true
+	if r := s.reload; r != nil {
+		s.abortReload(errors.New("all workers were told to park (SIGWINCH)"))
+		if s.reload == r { // nobody comes back
+			s.endReload(r)
+		}
+	}
 	s.log.Info("parked: all workers drain, the sockets stay; HUP or TTIN starts them again")
 	for _, p := range s.pools {
 		for _, sl := range p.slots {

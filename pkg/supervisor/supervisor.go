@@ -24,6 +24,9 @@ type Supervisor struct {
 	level    zap.AtomicLevel
 	load     func() (*config.Config, error) // reads the configuration again
 	start    func(launch) (process, error)
+	exec     func(hook) (*hookProcess, error) // starts a hook
+	ask      func(*worker, func(error))       // whether a canary is well; the loop calls back
+	memory   func() (machine.Memory, bool)
 	sink     *sink
 	instance string // random, names this supervisor to its workers
 
@@ -42,6 +45,8 @@ type Supervisor struct {
 	again      bool            // another one waits
 	waiting    []func(Verdict) // who waits for that one
 	parked     bool            // SIGWINCH
+	degraded   string          // a reload failed, and so did its way back: what is missing; "": all is well
+	hooks      hooks
 	stopping   phase
 	desk       desk  // who asks and waits: control.go
 	err        error // what ends Run
@@ -99,6 +104,7 @@ func New(cfg *config.Config, opts Options) (*Supervisor, error) {
 	}
 	log, level := newLogger(out, cfg.LogLevel)
 	s := newSupervisor(cfg, log, start)
+	s.exec, s.memory = startHook, machine.Cgroup{}.Memory
 	s.sink, s.level, s.load = out, level, opts.Load
 	s.oomSeen = machine.OOMKills()
 	if opts.Inherited == nil {
@@ -157,11 +163,13 @@ func (s *Supervisor) bindAll() error {
 func newSupervisor(cfg *config.Config, log *zap.Logger, start func(launch) (process, error)) *Supervisor {
 	id := make([]byte, 8)
 	rand.Read(id)
-	return &Supervisor{
-		log: log, start: start, instance: hex.EncodeToString(id),
+	s := &Supervisor{
+		log: log, start: start, memory: noLimit, instance: hex.EncodeToString(id),
 		serials: map[string]int{}, events: make(chan event, 64), calls: make(chan func(), 16), over: make(chan struct{}),
 		cfg: cfg, generation: 1, desk: desk{since: time.Now()},
 	}
+	s.ask = s.askHealth
+	return s
 }
 
 // tell gives the loop a fact.
@@ -266,7 +274,7 @@ func (s *Supervisor) warnUnused() {
 
 // finished reports whether a stop has come to its end.
 func (s *Supervisor) finished() bool {
-	return s.handedOver || (s.stopping >= graceful && len(s.pools) == 0)
+	return s.handedOver || (s.stopping >= graceful && len(s.pools) == 0 && s.hooks.idle())
 }
 
 // fail stops everything because of an error.
@@ -302,6 +310,7 @@ func (s *Supervisor) stop(how phase) {
 	s.reload, s.again = nil, false
 	if how == quick {
 		s.log.Info("quick stop")
+		s.hooks.end()
 		for _, p := range s.pools {
 			for _, w := range p.workers() {
 				s.quit(w, reasonQuit)
@@ -350,7 +359,7 @@ func (s *Supervisor) advanceStop() {
 		return
 	}
 	for _, p := range s.pools {
-		if !p.closing && !p.pending {
+		if !p.closing && !p.pending && p.begun {
 			s.fill(p) // those that are still needed are kept alive meanwhile
 		}
 	}

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,6 +33,7 @@ type worker struct {
 	overdue reason // a limit that it reached; it waits for its turn to be replaced
 	cause   string // why the command could not be executed
 	died    reason // why it is gone
+	words   string // its last lines on stderr
 	over    int    // samples in a row above max_memory
 	memory  int64  // the last sample, bytes
 
@@ -209,7 +211,11 @@ func (s *Supervisor) becomeReady(w *worker, _ event) {
 // welcome tells a ready worker that it may take connections from others and, if its generation is in force, that it may live
 // without us.
 func (s *Supervisor) welcome(w *worker) {
-	w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"on"}})
+	if s.reload != nil && s.reload.favoursOthers(w) {
+		w.proc.Send(adoptOff)
+	} else {
+		w.proc.Send(adoptOn)
+	}
 	if w.generation <= s.generation && !s.probation {
 		w.proc.Send(protocol.Command{Verb: protocol.VerbCommit})
 	}
@@ -365,12 +371,27 @@ func (s *Supervisor) exited(w *worker, e event) {
 	default:
 		s.log.Error("worker died", fields...)
 	}
-	w.died = why
+	w.died, w.words = why, briefly(e.exit)
+	s.afterExit(w, e.exit)
 	if !w.reason.planned() {
 		w.pool.lastWords = lastWords(w, e.exit)
 	}
 	s.workerGone(w, was)
 	s.bury(w)
+}
+
+// briefly gives the lines of a dead worker that matter most to somebody who reads one line: the first ones of a crash, else the last ones.
+func briefly(exit exitStatus) string {
+	const most = 3
+	lines := exit.tail
+	if len(lines) > most {
+		if exit.crash != "" {
+			lines = lines[:most]
+		} else {
+			lines = lines[len(lines)-most:]
+		}
+	}
+	return strings.Join(lines, " | ")
 }
 
 // lastWords says in one line why a worker is gone.
