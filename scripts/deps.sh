@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what tests and benchmarks use beside Go: a C compiler for -race, foreign workers (gunicorn, node, python),
-# and the yardsticks (wrk, nginx). Only what is missing, only Debian packages.
+# the yardsticks (wrk, nginx), and a systemd to try the units in. Only what is missing, only Debian packages.
 #
 # usage: scripts/deps.sh           install what is missing
 #        scripts/deps.sh --check   only say what is missing; exit 1 if anything is
@@ -19,6 +19,7 @@ wanted=(
 	wrk:wrk
 	nginx:nginx-light
 	redis-server:redis-server
+	systemctl:systemd
 )
 export PATH="$PATH:/usr/sbin:/sbin"
 
