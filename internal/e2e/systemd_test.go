@@ -77,10 +77,11 @@ StandardError=append:/run/boot/log
 		}
 	})
 	h.until("systemd is up", func() bool {
-		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", h.boot.Process.Pid))
-		h.pid, _ = strconv.Atoi(strings.TrimSpace(string(children)))
+		if pids := childrenOf(h.boot.Process.Pid); len(pids) == 1 {
+			h.pid = pids[0]
+		}
 		state, _ := h.try("is-system-running")
-		return h.pid > 0 && strings.HasPrefix(state, "running") || strings.HasPrefix(state, "degraded")
+		return strings.HasPrefix(state, "running") || strings.HasPrefix(state, "degraded")
 	})
 	return h
 }
