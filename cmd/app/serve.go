@@ -29,7 +29,7 @@ func serveCommand() *cli.Command {
 		UsageText: "app serve [--addr HOST:PORT]",
 		Description: "Under the supervisor the sockets are inherited, and --addr has no effect.\n\n" +
 			"Environment:\n" +
-			"  APP_DEBUG=1        drills under /debug/: sleep, hang, panic, alloc, stream, echo\n" +
+			"  APP_DEBUG=1        drills under /debug/: sleep, job, hang, panic, alloc, stream, echo\n" +
 			"  APP_ACCESS_LOG=1   one JSON line per request on stdout\n" + environment,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8080", Usage: "listen on `HOST:PORT` when run without a supervisor"},

@@ -28,7 +28,8 @@ func workCommand() *cli.Command {
 		Description: "A pool of its own under the supervisor, without addresses. A stop takes at most the pool's graceful_timeout, by hand\n" +
 			"at most --grace: jobs may finish for all but the last 9 s of it (almost half of it, if it is less than 18 s), the rest go\n" +
 			"back to the front of their queue.\n\n" +
-			"Environment:\n" + environment,
+			"Environment:\n" +
+			"  APP_DEBUG=1        does the jobs of /debug/job\n" + environment,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "queues", Value: "default", Usage: "serve these queues: `NAMES` with commas between them"},
 			&cli.IntFlag{Name: "concurrency", Usage: "run up to `N` jobs at once; 0: twice the cores of this process"},

@@ -29,6 +29,9 @@ type jobs struct {
 	broker *tasks.Client
 }
 
+// drills makes the application take jobs that only take their time.
+var drills = []string{"APP_DEBUG=1"}
+
 var devFile = filepath.Join("..", "..", "etc", "dev.toml")
 
 // startDev does what `make run` does.
@@ -108,6 +111,19 @@ func (s *server) submit(photo []byte) (id string, err error) {
 		return "", fmt.Errorf("location %q, body %+v", location, job)
 	}
 	return job.ID, nil
+}
+
+// drill enqueues a job that runs for so long that whoever asks sees it running; the application must have its drills on.
+func (s *server) drill() (id string) {
+	s.t.Helper()
+	resp, body := s.do("POST", "/debug/job?ms=4000", nil)
+	var job struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(body, &job); err != nil || resp.StatusCode != http.StatusAccepted {
+		s.t.Fatalf("drill: %s %s", resp.Status, body)
+	}
+	return job.ID
 }
 
 func (s *server) mustSubmit(photo []byte) string {
@@ -228,15 +244,14 @@ func TestDevFileIsGood(t *testing.T) {
 // `make run`, a real photograph in, its thumbnail out. At TERM the web goes first, then the runners, which finish what they have, then
 // Redis.
 func TestPhotographBecomesAJobAndAThumbnail(t *testing.T) {
-	small, large := photographs(t)
-	s := startDev(t, nil)
+	small, _ := photographs(t)
+	s := startDev(t, drills)
 	id := s.mustSubmit(small)
 	s.awaitState(id, tasks.Done)
 	s.hasThumbnail(id)
 	s.refuses("DELETE", "/tasks/"+id, nil, http.StatusConflict, "job_ended")
 
-	last := s.mustSubmit(large)
-	s.awaitState(last, tasks.Running)
+	s.awaitState(s.drill(), tasks.Running)
 	s.signal(syscall.SIGTERM)
 	if code := s.wait(); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -266,10 +281,11 @@ func TestPhotographBecomesAJobAndAThumbnail(t *testing.T) {
 // the books. No reload touches Redis.
 func TestPhotographsSurviveReloadsAndKilledRunners(t *testing.T) {
 	small, large := photographs(t)
-	s := startDev(t, nil)
+	s := startDev(t, drills)
 	var (
-		mu  sync.Mutex
-		ids []string
+		mu     sync.Mutex
+		ids    []string
+		killed []string // jobs of the runners that were killed
 	)
 	send := func(photo []byte) string {
 		id, err := s.submit(photo)
@@ -303,7 +319,9 @@ func TestPhotographsSurviveReloadsAndKilledRunners(t *testing.T) {
 			case 1, 3, 5, 7, 9:
 				s.reload()
 			case 4, 8:
-				s.killRunner(send(large))
+				id := s.drill()
+				killed = append(killed, id)
+				s.killRunner(id)
 			}
 		}
 	}
@@ -312,6 +330,9 @@ func TestPhotographsSurviveReloadsAndKilledRunners(t *testing.T) {
 	for _, id := range ids {
 		s.awaitState(id, tasks.Done)
 		s.hasThumbnail(id)
+	}
+	for _, id := range killed {
+		s.awaitState(id, tasks.Done)
 	}
 	b := books(t, s.broker)
 	if b.Accepted != int64(n) || b.Done != int64(n) || b.Dead+b.Cancelled+b.Lost+b.Retried != 0 {
@@ -457,9 +478,8 @@ func TestCancelledJobNeverRuns(t *testing.T) {
 
 // The pool's graceful_timeout is all that a runner's stop takes, whatever holds it up: here a Redis that hangs in the middle of a job.
 func TestStopOfARunnerFitsInGracefulTimeout(t *testing.T) {
-	_, large := photographs(t)
 	checkout(t)
-	s := start(t, nil, "-c", write(t, "supervisor.toml", `
+	s := start(t, drills, "-c", write(t, "supervisor.toml", `
 [pool.jobs]
 command = ["bin/app", "work"]
 ready   = "notify"
@@ -474,7 +494,7 @@ env     = { REDIS_URL = "unix:redis.sock" }
 	redis := redisProcess(t, "redis.sock")
 	s.await("pool serves .*web", 1)
 	s.await("runner registered", 1)
-	s.awaitState(s.mustSubmit(large), tasks.Running)
+	s.awaitState(s.drill(), tasks.Running)
 	if err := redis.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}

@@ -10,19 +10,24 @@ import (
 	"time"
 )
 
-// One handler is stuck for ever beside 99 that take 200 ms: one client gets 504, 99 are answered, the worker is replaced, and its
-// stacks are in the log. A stream older than the timeout lives on all the while.
-func TestOneStuckRequestCostsOneRequest(t *testing.T) {
-	s := start(t, nil, "-c", write(t, "supervisor.toml", fmt.Sprintf(`
+// startWeb runs the application, with its drills, in one pool that has these settings more.
+func startWeb(t *testing.T, settings string) *server {
+	t.Helper()
+	return start(t, drills, "-c", write(t, "supervisor.toml", fmt.Sprintf(`
 [pool.web]
 command = [%q, "serve"]
 bind    = ["127.0.0.1:0"]
+`, app())+settings))
+}
+
+// One handler is stuck for ever beside 99 that take 200 ms: one client gets 504, 99 are answered, the worker is replaced, and its
+// stacks are in the log. A stream older than the timeout lives on all the while.
+func TestOneStuckRequestCostsOneRequest(t *testing.T) {
+	s := startWeb(t, `
 workers = 1
 timeout = 1
 timeout_grace = 1
-[pool.web.env]
-APP_DEBUG = "1"
-`, app())))
+`)
 	s.await("pool serves", 1)
 
 	stream, err := http.Get("http://" + s.addr + "/debug/stream?seconds=4")
@@ -72,16 +77,11 @@ APP_DEBUG = "1"
 
 // A slow database: every request is overdue. Each client gets its 504, and the pool is not recycled over and over.
 func TestSlowBackendIsNoReasonToRecycle(t *testing.T) {
-	s := start(t, nil, "-c", write(t, "supervisor.toml", fmt.Sprintf(`
-[pool.web]
-command = [%q, "serve"]
-bind    = ["127.0.0.1:0"]
+	s := startWeb(t, `
 workers = 1
 timeout = 0.5
 timeout_grace = 60
-[pool.web.env]
-APP_DEBUG = "1"
-`, app())))
+`)
 	s.await("pool serves", 1)
 	answers := make(chan int)
 	for range 30 {
@@ -102,14 +102,9 @@ APP_DEBUG = "1"
 
 // A client that sends a byte now and then takes its own time, not the application's.
 func TestSlowUploadIsTheClientsTime(t *testing.T) {
-	s := start(t, nil, "-c", write(t, "supervisor.toml", fmt.Sprintf(`
-[pool.web]
-command = [%q, "serve"]
-bind    = ["127.0.0.1:0"]
+	s := startWeb(t, `
 timeout = 0.5
-[pool.web.env]
-APP_DEBUG = "1"
-`, app())))
+`)
 	s.await("pool serves", 1)
 	conn := dial(t, s.addr)
 	fmt.Fprintf(conn, "POST /debug/echo?body=1 HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\n")
@@ -140,13 +135,10 @@ func TestPanicCostsOneAnswer(t *testing.T) {
 
 // SIGSTOP one of two workers: the other one serves, and the stopped one is killed at heartbeat_timeout and replaced.
 func TestStoppedWorkerIsReplaced(t *testing.T) {
-	s := start(t, nil, "-c", write(t, "supervisor.toml", fmt.Sprintf(`
-[pool.web]
-command = [%q, "serve"]
-bind    = ["127.0.0.1:0"]
+	s := startWeb(t, `
 workers = 2
 heartbeat_timeout = 3
-`, app())))
+`)
 	s.await("pool serves", 1)
 	syscall.Kill(s.children()[0], syscall.SIGSTOP)
 	s.await("worker is hung", 1)

@@ -2,14 +2,18 @@ package app
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"supervisor/pkg/tasks"
 )
 
 // The drills show what the supervisor does with a worker that misbehaves. APP_DEBUG=1 turns them on; never do that where
@@ -25,6 +29,7 @@ var hoard struct {
 func (a *app) drills() []route {
 	return []route{
 		{anyMethod, "/debug/sleep", "?ms=500", "Answers after ms milliseconds.", "", a.debugSleep},
+		{fasthttp.MethodPost, "/debug/job", "?ms=5000", "Enqueues a job that takes ms milliseconds.", "-X POST", a.debugJob},
 		{anyMethod, "/debug/hang", "", "Never answers, whatever happens.", "-m 60", a.debugHang},
 		{anyMethod, "/debug/panic", "", "Panics: one 500, and the worker lives on.", "", a.debugPanic},
 		{anyMethod, "/debug/alloc", "?mb=64", "Takes mb megabytes and keeps them.", "", a.debugAlloc},
@@ -54,6 +59,45 @@ func (a *app) debugSleep(ctx *fasthttp.RequestCtx) error {
 	time.Sleep(time.Duration(ms) * time.Millisecond)
 	answerJSON(ctx, fasthttp.StatusOK, map[string]int{"slept_ms": ms})
 	return nil
+}
+
+// drillTask is the name of a job that takes its time, and tells how far it is.
+const drillTask = "drill"
+
+type drillArgs struct {
+	Milliseconds int `json:"ms"`
+}
+
+func (a *app) debugJob(ctx *fasthttp.RequestCtx) error {
+	if a.tasks == nil {
+		return a.tasksOff()
+	}
+	ms, err := numberOf(ctx, "ms", 1000, 600_000)
+	if err != nil {
+		return err
+	}
+	limit, cancel := askingTime()
+	defer cancel()
+	id, err := a.tasks.EnqueueTask(limit, drillTask, drillArgs{ms})
+	if err != nil {
+		return a.taskProblem(id, err)
+	}
+	accepted(ctx, id)
+	return nil
+}
+
+// drill does what debugJob enqueued.
+func drill(ctx context.Context, args drillArgs) ([]byte, error) {
+	const steps = 20
+	for i := range steps {
+		tasks.FromContext(ctx).Progress(100*i/steps, "takes its time")
+		select {
+		case <-time.After(time.Duration(args.Milliseconds) * time.Millisecond / steps):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return json.Marshal(map[string]int{"took_ms": args.Milliseconds})
 }
 
 func (a *app) debugHang(*fasthttp.RequestCtx) error {

@@ -93,7 +93,7 @@ func (t *Tasks) makeThumbnail(ctx context.Context, id string, want box) error {
 		// A run that was killed between its last write and the end in the books has put the result in its place.
 		made, err := t.store.result(ctx, id)
 		if errors.Is(err, errNotStored) {
-			return newProblem(fasthttp.StatusGone, "upload_expired", "the image is not there any more, it is kept for %v: send it again", uploadTTL)
+			return newProblem(fasthttp.StatusGone, "upload_expired", "the image is not there any more, it is kept for %s: send it again", hours(uploadTTL))
 		}
 		if err != nil { // an outage says nothing about the upload
 			return err

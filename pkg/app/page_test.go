@@ -68,7 +68,7 @@ func TestIndexForPrograms(t *testing.T) {
 		}
 	}
 	want := "GET /, POST /images, GET /tasks/{id}, GET /tasks/{id}/result, DELETE /tasks/{id}, GET /health, GET /api/health, GET /health/worker, GET /health/live, GET /health/ready, GET /health/startup, " +
-		"ANY /debug/sleep, ANY /debug/hang, ANY /debug/panic, ANY /debug/alloc, GET /debug/stream, ANY /debug/echo"
+		"ANY /debug/sleep, POST /debug/job, ANY /debug/hang, ANY /debug/panic, ANY /debug/alloc, GET /debug/stream, ANY /debug/echo"
 	if strings.Join(paths, ", ") != want {
 		t.Errorf("endpoints are %v", paths)
 	}

@@ -196,3 +196,6 @@ func (s *store) get(ctx context.Context, key string) (value []byte, err error) {
 }
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// hours writes a whole number of them for people.
+func hours(d time.Duration) string { return fmt.Sprintf("%gh", d.Hours()) }

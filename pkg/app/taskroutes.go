@@ -146,7 +146,7 @@ func (a *app) getTaskResult(ctx *fasthttp.RequestCtx, limit context.Context, id 
 func (a *app) answerStored(ctx *fasthttp.RequestCtx, limit context.Context, id string) error {
 	made, err := a.tasks.store.result(limit, id)
 	if errors.Is(err, errNotStored) {
-		return newProblem(fasthttp.StatusGone, "result_expired", "the job is done, but its result was kept only for %v: send the image again", resultTTL)
+		return newProblem(fasthttp.StatusGone, "result_expired", "the job is done, but its result was kept only for %s: send the image again", hours(resultTTL))
 	}
 	if err != nil {
 		return a.tasks.note(err)
@@ -183,7 +183,7 @@ func (a *app) taskProblem(id string, err error) error {
 	case errors.Is(err, tasks.ErrBadID):
 		return badRequest("%.200q is not the id of a job: it looks like default.0.01JABC…", id)
 	case errors.Is(err, tasks.ErrNotFound):
-		return newProblem(fasthttp.StatusNotFound, "no_such_job", "there is no job %s, or it ended more than %v ago", id, recordTTL)
+		return newProblem(fasthttp.StatusNotFound, "no_such_job", "there is no job %s, or it ended more than %s ago", id, hours(recordTTL))
 	case errors.Is(err, tasks.ErrQueueFull):
 		p = newProblem(fasthttp.StatusTooManyRequests, "queue_full", "%d jobs wait already, send it again later", maxPending)
 		p.retryAfter = retryAfterFull

@@ -27,6 +27,7 @@ type Tasks struct {
 	client *tasks.Client
 	store  *store
 	log    *zap.Logger
+	debug  bool          // there are drills
 	slots  chan struct{} // images that are decoded at once in this process, when it is a runner
 
 	away atomic.Bool // Redis did not answer last time
@@ -47,7 +48,7 @@ func OpenTasks(config Config, log *zap.Logger) (*Tasks, error) {
 		client.Close()
 		return nil, err
 	}
-	return &Tasks{client: client, store: store, log: log, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}, nil
+	return &Tasks{client: client, store: store, log: log, debug: config.Debug, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}, nil
 }
 
 // Close ends the connections. Stop runners first. Of nil there is nothing to close.
@@ -142,6 +143,9 @@ func (t *Tasks) Check(ctx context.Context) error {
 func (t *Tasks) Handlers() *tasks.Mux {
 	mux := tasks.NewMux()
 	tasks.Kind[thumbnailArgs](thumbnailTask).Handle(mux, t.thumbnail)
+	if t.debug {
+		tasks.Kind[drillArgs](drillTask).Handle(mux, drill)
+	}
 	return mux
 }
 

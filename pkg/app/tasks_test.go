@@ -165,7 +165,7 @@ func TestNothingIsKeptForEver(t *testing.T) {
 		t.Errorf("the store has %v, want the result", left)
 	}
 	d.redis.FastForward(resultTTL)
-	d.get("/tasks/"+id+"/result").fails(410, "result_expired", "1h")
+	d.get("/tasks/"+id+"/result").fails(410, "result_expired", "for 1h:")
 	if v := d.await(id, "done"); v["state"] != "done" {
 		t.Errorf("%v", v)
 	}
@@ -256,6 +256,19 @@ func TestRunningJobIsCancelling(t *testing.T) {
 	close(heard)
 	d.await(id, "cancelled")
 	d.do("DELETE", "/tasks/"+id, "", nil).fails(409, "job_ended", "cancelled")
+}
+
+func TestDrillIsAJob(t *testing.T) {
+	d := serveTasks(t, "APP_DEBUG", "1")
+	d.work()
+	got := d.do("POST", "/debug/job?ms=40", "", nil)
+	id, _ := got.json()["id"].(string)
+	d.await(id, "done")
+	if result := d.get("/tasks/" + id + "/result"); result.json()["took_ms"] != 40.0 {
+		t.Errorf("%s", result.body)
+	}
+	d.do("POST", "/debug/job?ms=x", "", nil).fails(400, "bad_request", "ms=x")
+	serve(t, Config{Debug: true}).do("POST", "/debug/job", "", nil).fails(503, "tasks_off", "REDIS_URL")
 }
 
 // Whatever the route: a Redis that refuses us for its settings is 503, with what to set.
