@@ -127,6 +127,9 @@ func TestWhatWasCancelledLeavesItsPlaceToOthers(t *testing.T) {
 		}
 		full := func(want bool) {
 			t.Helper()
+			if _, err := e.c().Room(t.Context(), Key("room")); errors.Is(err, ErrQueueFull) != want {
+				t.Errorf("no room: %v, want %v", err, want)
+			}
 			if _, err := e.c().Enqueue(t.Context(), "x", nil); errors.Is(err, ErrQueueFull) != want {
 				t.Errorf("full: %v, want %v", err, want)
 			}

@@ -30,11 +30,15 @@ func (c *Client) Room(ctx context.Context, options ...Option) (id string, err er
 	for p := range priorities {
 		commands = append(commands, conn.B().Llen().Key(l.pending(p)).Build())
 	}
+	commands = append(commands, conn.B().Scard().Key(l.gone()).Build()) // these wait no more
 	waiting := int64(0)
-	for _, answer := range conn.DoMulti(ctx, commands...) {
+	for i, answer := range conn.DoMulti(ctx, commands...) {
 		n, err := answer.AsInt64()
 		if err != nil {
 			return id, redisError(ctx, err)
+		}
+		if i == len(commands)-1 {
+			n = -n
 		}
 		waiting += n
 	}
