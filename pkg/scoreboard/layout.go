@@ -65,7 +65,11 @@ const (
 	offHeartbeat = 1040 // time of the last beat
 	offHighWater = 1048 // connection records in use are below this index
 	offLabelled  = 1056 // labels in use are below this index
+	offTakes     = 1064 // bit i: it adopts connections of its i-th inherited socket
 )
+
+// BeatInterval is how often a worker beats at least. A few beats missed in a row say that the process stands still.
+const BeatInterval = 250 * time.Millisecond
 
 // Settings are what the worker must know of the pool's configuration. Zero means off.
 type Settings struct {

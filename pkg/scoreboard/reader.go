@@ -36,6 +36,9 @@ func (r *Reader) Joined() bool { return r.mem.load(offJoined) == Version }
 // State gives what the worker last said of itself.
 func (r *Reader) State() State { return State(r.mem.load(offState)) }
 
+// Takes reports whether the worker adopts connections of its i-th inherited socket, once it is told to.
+func (r *Reader) Takes(i int) bool { return i >= 0 && i < 64 && r.mem.load(offTakes)&(1<<i) != 0 }
+
 // SinceBeat gives the age of the last beat; ok is false when there was none.
 func (r *Reader) SinceBeat() (age time.Duration, ok bool) {
 	at := int64(r.mem.load(offHeartbeat))

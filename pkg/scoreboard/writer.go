@@ -50,6 +50,9 @@ func (w *Writer) Settings() Settings { return w.mem.settings() }
 // SetState publishes the worker's state.
 func (w *Writer) SetState(s State) { w.mem.store(offState, uint64(s)) }
 
+// SetTakes publishes of which inherited sockets this worker adopts connections: bit i is the i-th one.
+func (w *Writer) SetTakes(sockets uint64) { w.mem.store(offTakes, sockets) }
+
 // Beat publishes a sign of life.
 func (w *Writer) Beat() { w.mem.store(offHeartbeat, uint64(w.Now())) }
 

@@ -29,10 +29,11 @@ type bindSockets struct {
 	local    unix.Sockaddr // as bound: a port 0 is filled in
 	adoptRx  int           // the adopt socket: idle connections pass from draining workers to ready ones
 	adoptTx  int
-	inode    uint64 // of a unix socket's file, to remove no other one's
-	steered  []int  // the slots that new connections go to, see steer
-	stopper  []int  // turns new connections away, see refuse
-	passedOn bool   // another bindSockets has the same sockets: they must not refuse
+	inode    uint64     // of a unix socket's file, to remove no other one's
+	steered  []int      // the slots that new connections go to, see steer
+	stopper  []int      // turns new connections away, see refuse
+	rescuers []*rescuer // by slot, nil where its worker accepts, see rescue.go
+	passedOn bool       // another bindSockets has the same sockets: they must not refuse
 }
 
 // openBind binds an address and listens.
@@ -267,6 +268,7 @@ func (s *bindSockets) join(backlog int) (int, error) {
 
 // Close closes the sockets and removes our socket file, if it is still ours.
 func (s *bindSockets) Close() {
+	s.endRescue()
 	for _, fd := range s.slots {
 		unix.Close(fd)
 	}

@@ -169,6 +169,18 @@ func testWorker(mode string) {
 		}
 		board[8] = 99
 		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
+	case "brittle", "brittle-foreign": // in slot 1, while the file exists, it dies before it serves
+		id, _ := protocol.ParseWorkerID(testWorkerID)
+		if _, err := os.Stat(arg); err == nil && id.Slot == 1 {
+			os.Exit(1)
+		}
+		if mode == "brittle-foreign" {
+			serve()
+			return
+		}
+		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
+	case "hoarder": // uses up its descriptors when asked to
+		worklib.Serve(&http.Server{Handler: http.HandlerFunc(hoard)}, "")
 	case "worker": // no foreigner: it loses nothing
 		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
 	default:
@@ -183,6 +195,28 @@ func whoami(w http.ResponseWriter, r *http.Request) {
 	}
 	fmt.Fprintf(w, "%s %d %s", testWorkerID, os.Getpid(), os.Getenv("VERSION"))
 }
+
+// hoard is whoami that can also open all descriptors that it may have, and close them again.
+func hoard(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/hoard":
+		for {
+			f, err := os.Open(os.DevNull)
+			if err != nil {
+				break
+			}
+			hoarded = append(hoarded, f)
+		}
+	case "/release":
+		for _, f := range hoarded {
+			f.Close()
+		}
+		hoarded = nil
+	}
+	whoami(w, r)
+}
+
+var hoarded []*os.File
 
 var testWorkerID = os.Getenv(protocol.EnvWorker) // pkg/worker removes it
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,19 +22,23 @@ type pool struct {
 	sockets    []*bindSockets
 	pin        *pin // what its generation executes; nil in tests
 	slots      []*slot
-	leaving    []*worker // draining or worse; not counted in the pool's size
-	delta      int       // TTIN and TTOU, on top of workers
-	pending    bool      // a reload that has not committed adds it
-	removed    bool      // the config has it no more
-	closing    bool      // its sockets refuse new connections
-	begun      bool      // before_start has run
-	starting   bool      // it runs
-	serving    bool      // its first full set was ready once: the next pool may start
-	nextTurn   time.Time // no replacement because of a limit before this moment
+	leaving    []*worker     // draining or worse; not counted in the pool's size
+	delta      int           // TTIN and TTOU, on top of workers
+	pending    bool          // a reload that has not committed adds it
+	removed    bool          // the config has it no more
+	closing    bool          // its sockets refuse new connections
+	told       bool          // closing: its workers were told to leave
+	begun      bool          // before_start has run
+	starting   bool          // it runs
+	serving    bool          // its first full set was ready once: the next pool may start
+	sweepTill  time.Time     // closing: until then the workers wait for the rescue of other slots' queues
+	rescued    atomic.Uint64 // connections that went from a slot without a worker to others; shared and safe
+	nextTurn   time.Time     // no replacement because of a limit before this moment
 
 	lastWords    string // of the last worker that died without being asked, for the error that ends a start
 	unscoredSaid bool   // the log said what a foreign worker cannot be held to
 	scriptSaid   bool   // the log said that its command is a script
+	strandedSaid bool   // the log said that nobody takes over the queue of a slot
 }
 
 // blueprint is what the workers of one generation of a pool are made of.
@@ -62,6 +67,7 @@ type slot struct {
 	failures int         // young deaths in a row
 	retry    *time.Timer // runs while the slot must wait, else nil
 	waiting  bool        // for retry
+	alone    time.Time   // since then nobody serves its queue; zero: somebody does
 }
 
 // Replacements because of a limit have a pace, else a pool whose limit is reached at once (max_requests = 50 at 40,000 requests a
@@ -137,19 +143,22 @@ func (p *pool) readyCount() int {
 	return n
 }
 
-// steer sends new connections to the slots with a ready worker.
+// steer sends new connections to the slots with a ready worker that makes progress, or, when none does, with any ready one.
 func (s *Supervisor) steer(p *pool) {
 	if s.probation { // the supervisor before us steers, and may have to go on
 		return
 	}
-	var slots []int
+	var slots, suspect []int
 	for _, sl := range p.slots {
-		for _, w := range []*worker{sl.current, sl.next} {
-			if w != nil && w.state == ready {
-				slots = append(slots, sl.index)
-				break
-			}
+		switch {
+		case sl.serves():
+			slots = append(slots, sl.index)
+		case sl.current != nil && sl.current.state == ready || sl.next != nil && sl.next.state == ready:
+			suspect = append(suspect, sl.index)
 		}
+	}
+	if len(slots) == 0 {
+		slots = suspect
 	}
 	for _, b := range p.sockets {
 		if err := b.steer(slots); err != nil {

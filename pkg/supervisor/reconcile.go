@@ -14,6 +14,7 @@ import (
 // reconcile compares what is wanted with what is there, after every event: it starts what is missing, in order, drains what is too
 // much, and replaces what is overdue.
 func (s *Supervisor) reconcile() {
+	defer s.rescue() // by what was decided
 	if s.stopping >= graceful {
 		s.advanceStop()
 		return

@@ -68,6 +68,7 @@ type Supervisor struct {
 	revived      bool            // the supervisor before us was killed, and we have its workers
 	wakeAt       time.Time
 	lastTick     time.Time
+	watched      time.Time // when watch looked last
 	oomSeen      int64 // the kernel's kills in our cgroup that have been laid to a worker
 }
 
@@ -215,7 +216,9 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	ticker := time.NewTicker(tickInterval)
 	defer ticker.Stop()
-	s.lastTick = time.Now()
+	watch := time.NewTicker(watchInterval)
+	defer watch.Stop()
+	s.lastTick, s.watched = time.Now(), time.Now()
 	stop := ctx.Done()
 	s.serveEndpoints()
 	s.manager.watch(s)
@@ -238,6 +241,8 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 			s.signal(sig)
 		case <-ticks:
 			s.tick()
+		case <-watch.C:
+			s.watch()
 		case <-stop:
 			s.stop(graceful)
 			stop = nil
@@ -327,11 +332,17 @@ func (s *Supervisor) advanceStop() {
 		p := s.pools[len(s.pools)-1]
 		if !p.closing {
 			p.closing = true
-			for _, w := range p.leaving { // on their way to workers that will not be there
-				s.closeInstead(w)
-			}
 			for _, b := range p.sockets {
 				b.refuse() // what is queued is still accepted and answered
+			}
+		}
+		if s.sweep(p) {
+			break
+		}
+		if !p.told {
+			p.told = true
+			for _, w := range p.leaving { // on their way to workers that will not be there
+				s.closeInstead(w)
 			}
 			for _, sl := range p.slots {
 				s.empty(p, sl, s.leaveWith(), reasonStop)

@@ -44,6 +44,8 @@ type worker struct {
 	beatFloor time.Time // silence before this moment does not count against it
 	watched   bool      // it has been silent for half of heartbeat_timeout
 	vitals    usage     // what it had used when that began
+
+	progress progress // see suspect.go
 }
 
 // state of a worker. Each state but ready has one deadline; ready's limits are judged per tick.

@@ -22,10 +22,11 @@ type inheritance struct {
 	watchdog   time.Duration      // 0: nobody waits for WATCHDOG=1
 }
 
-// socket is a listening socket with its name from the config. Ours reports that this process opened it itself, for a run without
-// a supervisor: then nobody else will serve its queue.
+// socket is a listening socket with its name from the config and its number in the order of LISTEN_FDS. Ours reports that this process
+// opened it itself, for a run without a supervisor: then nobody else will serve its queue.
 type socket struct {
-	name string
+	name  string
+	index int
 	net.Listener
 	ours bool
 }

@@ -101,7 +101,7 @@ func inheritSockets() []socket {
 			complain("inherited fd %d (%s) is not a listening socket: %v", fd, name, err)
 			continue
 		}
-		sockets = append(sockets, socket{name: name, Listener: ln})
+		sockets = append(sockets, socket{name: name, index: i, Listener: ln})
 	}
 	return sockets
 }

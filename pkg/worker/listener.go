@@ -62,9 +62,10 @@ func (w *Worker) newGate(s socket, server *Server) *gate {
 	return g
 }
 
-// newAdoptGate registers the adopt socket of a bind, and gives nil when there is none or another gate has it (a bind may be several
-// sockets). mu is held.
-func (w *Worker) newAdoptGate(name string, server *Server) *gate {
+// newAdoptGate registers the adopt socket of a socket's bind, and gives nil when there is none or another gate has it (a bind may be
+// several sockets). It tells the supervisor that somebody is there to take connections that a socket without a worker holds. mu is held.
+func (w *Worker) newAdoptGate(s socket, server *Server) *gate {
+	name := s.name
 	pair := w.inherited.adopt[name]
 	if pair.rx == nil {
 		return nil
@@ -74,9 +75,21 @@ func (w *Worker) newAdoptGate(name string, server *Server) *gate {
 			return nil
 		}
 	}
-	g := &gate{w: w, name: name, server: server, adopt: pair, isAdopt: true}
+	g := &gate{w: w, name: name, server: server, socket: socket{index: s.index}, adopt: pair, isAdopt: true}
 	w.gates = append(w.gates, g)
+	w.setTakes()
 	return g
+}
+
+// setTakes publishes which adopt sockets are served. mu is held.
+func (w *Worker) setTakes() {
+	var takes uint64
+	for _, g := range w.gates {
+		if g.isAdopt && !g.closed {
+			takes |= 1 << g.socket.index
+		}
+	}
+	w.board.SetTakes(takes)
 }
 
 // Accept waits for a connection. io.EOF says that the process is done.
@@ -203,6 +216,7 @@ func (g *gate) Close() error {
 	g.w.turn.Broadcast()
 	g.w.tellSettled()
 	if g.isAdopt {
+		g.w.setTakes()
 		g.wake() // the socket itself is shared with the other workers, and stays
 		return nil
 	}

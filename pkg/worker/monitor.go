@@ -14,7 +14,10 @@ import (
 
 const (
 	minTick = 50 * time.Millisecond
-	maxTick = time.Second
+	maxTick = scoreboard.BeatInterval
+
+	// maxScan is the longest time between two looks for overdue requests.
+	maxScan = time.Second
 
 	// A slow database makes every request overdue: one line about them in so long.
 	overdueQuiet = 5 * time.Second
@@ -29,9 +32,10 @@ type stuck struct {
 
 // monitor beats for the process, and ends requests that take too long.
 func (w *Worker) monitor() {
-	tick := maxTick
+	tick, scan := maxTick, maxScan
 	if t := w.settings.Timeout; t > 0 {
-		tick = min(max(t/4, minTick), maxTick)
+		scan = min(max(t/4, minTick), maxScan)
+		tick = min(tick, scan)
 	}
 	watchdog := w.inherited.watchdog > 0 && w.inherited.board == nil
 	if watchdog {
@@ -39,7 +43,8 @@ func (w *Worker) monitor() {
 	}
 	var hung []stuck
 	said := time.Now().Add(-overdueQuiet)
-	for range time.Tick(tick) {
+	var scanned time.Time
+	for now := range time.Tick(tick) {
 		w.board.Beat()
 		if watchdog {
 			w.notify.send("WATCHDOG=1")
@@ -49,7 +54,8 @@ func (w *Worker) monitor() {
 			w.turn.Broadcast() // a sweep that waits for room must end in time
 			w.mu.Unlock()
 		}
-		if w.settings.Timeout > 0 {
+		if w.settings.Timeout > 0 && now.Sub(scanned) >= scan-tick/2 {
+			scanned = now
 			hung = w.overdue(hung)
 			if w.late > 0 && time.Since(said) >= overdueQuiet {
 				complain("%d requests had no answer within %v and got a 504", w.late, w.settings.Timeout)

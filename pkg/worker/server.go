@@ -36,7 +36,7 @@ func (w *Worker) Serve(addr string, s *Server) error {
 	var gates []*gate
 	for _, socket := range sockets {
 		gates = append(gates, w.newGate(socket, s))
-		if g := w.newAdoptGate(socket.name, s); g != nil {
+		if g := w.newAdoptGate(socket, s); g != nil {
 			gates = append(gates, g)
 		}
 	}
