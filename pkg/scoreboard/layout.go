@@ -68,8 +68,9 @@ const (
 	offTakes     = 1064 // bit i: it adopts connections of its i-th inherited socket
 )
 
-// BeatInterval is how often a worker beats at least. A few beats missed in a row say that the process stands still.
-const BeatInterval = 250 * time.Millisecond
+// BeatInterval is how often a worker beats at least. A few beats missed in a row say that the process stands still. (More of them
+// would cost: a process that wakes up for nothing but a beat spends some 100 µs on it.)
+const BeatInterval = time.Second
 
 // Settings are what the worker must know of the pool's configuration. Zero means off.
 type Settings struct {

@@ -188,6 +188,9 @@ func (s *bindSockets) adoptHasRoom() bool {
 
 // rescue starts and ends rescuers, after every event.
 func (s *Supervisor) rescue() {
+	if s.probation { // the supervisor before us does
+		return
+	}
 	now := time.Now()
 	for _, p := range s.pools {
 		for _, sl := range p.slots {
@@ -300,7 +303,7 @@ func (s *Supervisor) sweep(p *pool) bool {
 	if first {
 		p.sweepTill = now.Add(rescueSweep)
 	}
-	on := s.stopping != quick && now.Before(p.sweepTill)
+	on := s.stopping != quick && !s.probation && now.Before(p.sweepTill)
 	busy := false
 	for _, b := range p.sockets {
 		if b.shared {
@@ -335,6 +338,31 @@ func (s *bindSockets) rescuer(slot int) *rescuer {
 func (s *bindSockets) tellRescuers(mode int32) {
 	for _, r := range s.rescuers {
 		r.tell(mode)
+	}
+}
+
+// pauseRescue ends all rescuers, and gives a function that waits until what they held has found somebody. The next reconcile starts new ones.
+func (s *Supervisor) pauseRescue() (wait func()) {
+	var ended []chan struct{}
+	for _, p := range s.pools {
+		for _, b := range p.sockets {
+			b.tellRescuers(resting)
+			for _, r := range b.rescuers {
+				if r != nil {
+					ended = append(ended, r.ended)
+				}
+			}
+		}
+	}
+	return func() {
+		patience := time.After(closePatience)
+		for _, c := range ended {
+			select {
+			case <-c:
+			case <-patience:
+				return
+			}
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/protocol"
 )
 
@@ -119,7 +120,7 @@ func fds() int {
 }
 
 // readyWorkers starts a pool of n whose workers stay, and gives their pids by slot.
-func readyWorkers(t *testing.T, pool *PoolConfig, n int) (*master, []int) {
+func readyWorkers(t *testing.T, pool *config.Pool, n int) (*master, []int) {
 	t.Helper()
 	pool.Workers = n
 	m := startMaster(t, testConfig(pool))
@@ -131,7 +132,7 @@ func readyWorkers(t *testing.T, pool *PoolConfig, n int) (*master, []int) {
 // What waits in the queue of a stopped worker is served by the others, while it is stopped; so is who comes later. When it goes on it gets
 // its share again, and the rescue leaves nothing behind.
 func TestQueueOfAStoppedWorkerIsServedByTheOthers(t *testing.T) {
-	m, pids := readyWorkers(t, testPool("worker").onPort(), 4)
+	m, pids := readyWorkers(t, onPort(testPool("worker")), 4)
 	addr := m.addr()
 	baseFDs, baseGoroutines := fds(), runtime.NumGoroutine()
 	stopped := pids[2]
@@ -176,7 +177,7 @@ func TestQueueOfAStoppedWorkerIsServedByTheOthers(t *testing.T) {
 // A worker is killed with connections in its queue, and its slot falls into a crash loop: nobody waits for the next worker.
 func TestQueueOfACrashLoopingSlotIsServedByTheOthers(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "broken")
-	m, pids := readyWorkers(t, testPool("brittle:"+broken).onPort(), 2)
+	m, pids := readyWorkers(t, onPort(testPool("brittle:"+broken)), 2)
 	addr := m.addr()
 	for range 3 {
 		if err := os.WriteFile(broken, nil, 0o600); err != nil {
@@ -205,7 +206,7 @@ func TestQueueOfACrashLoopingSlotIsServedByTheOthers(t *testing.T) {
 
 // Eight workers become two and eight again, under clients with a connection per request: none fails, none hangs in a parked queue.
 func TestScalingDownAndUpStrandsNobody(t *testing.T) {
-	m, _ := readyWorkers(t, testPool("worker").onPort(), 8)
+	m, _ := readyWorkers(t, onPort(testPool("worker")), 8)
 	addr := m.addr()
 	stop := make(chan struct{})
 	var served atomic.Int64
@@ -255,7 +256,7 @@ func TestScalingDownAndUpStrandsNobody(t *testing.T) {
 
 // Nobody has room for what a stopped worker's queue holds: it waits, and is served when somebody has.
 func TestConnectionsThatNobodyTakesWaitForSomebody(t *testing.T) {
-	pool := testPool("worker").onPort()
+	pool := onPort(testPool("worker"))
 	pool.WorkerConnections = 1
 	m, pids := readyWorkers(t, pool, 2)
 	addr := m.addr()
@@ -266,7 +267,7 @@ func TestConnectionsThatNobodyTakesWaitForSomebody(t *testing.T) {
 	answers := burst(t, addr, 16)
 	m.until("the queue is taken over", func() bool { return m.rescuers() == 1 })
 	time.Sleep(2 * protocol.ReceiptTimeout) // some offers that nobody takes
-	if n := m.rescued(); n > 1 { // it may have been waiting for one more when its place was taken
+	if n := m.rescued(); n > 1 {            // it may have been waiting for one more when its place was taken
 		t.Errorf("%d were taken by a worker without room", n)
 	}
 	busy.Close()
@@ -309,7 +310,7 @@ func ask(t *testing.T, conn net.Conn, path string) int {
 
 // A worker that beats, but is out of descriptors and cannot accept, is steered away from; once it has some it gets its share again.
 func TestWorkerOutOfDescriptorsGetsNoConnections(t *testing.T) {
-	pool := testPool("hoarder").onPort()
+	pool := onPort(testPool("hoarder"))
 	pool.RlimitNofile = 40
 	pool.KeepAlive = eventually
 	m, _ := readyWorkers(t, pool, 2)
@@ -337,7 +338,7 @@ func TestWorkerOutOfDescriptorsGetsNoConnections(t *testing.T) {
 
 // A stop comes while the queue of a hung worker is full: what is in it is answered before the others leave.
 func TestStopServesTheQueueOfAHungWorker(t *testing.T) {
-	m, pids := readyWorkers(t, testPool("worker").onPort(), 2)
+	m, pids := readyWorkers(t, onPort(testPool("worker")), 2)
 	addr := m.addr()
 	var answers func() map[int]int
 	m.look(func() { // the loop stands still meanwhile
@@ -358,7 +359,7 @@ func TestStopServesTheQueueOfAHungWorker(t *testing.T) {
 // Programs that do not use pkg/worker cannot take over anything: that is said once, and nothing is accepted for them.
 func TestQueueOfAForeignWorkerWaitsForItsSlot(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "broken")
-	pool := testPool("brittle-foreign:" + broken).onPort()
+	pool := onPort(testPool("brittle-foreign:" + broken))
 	pool.Workers = 2
 	m := startMaster(t, testConfig(pool))
 	m.await("pool serves", 1)
@@ -379,7 +380,7 @@ func TestQueueOfAForeignWorkerWaitsForItsSlot(t *testing.T) {
 // Two on one queue: the kernel gives each connection to one of them, so that a worker may come back while its queue is still rescued.
 func TestRescuerEndsWithWhatItHolds(t *testing.T) {
 	b := rescueBind(t)
-	s := newSupervisor(&Config{}, zap.NewNop(), nil)
+	s := newSupervisor(&config.Config{}, zap.NewNop(), nil)
 	p := &pool{cfg: testPool("")}
 	s.startRescuer(p, b, 0)
 	r := b.rescuer(0)
@@ -423,7 +424,7 @@ func TestRescuerEndsWithWhatItHolds(t *testing.T) {
 // A rescuer whose sockets close lets go of all that it has.
 func TestRescuerGivesUpWithItsSockets(t *testing.T) {
 	b := rescueBind(t)
-	s := newSupervisor(&Config{}, zap.NewNop(), nil)
+	s := newSupervisor(&config.Config{}, zap.NewNop(), nil)
 	p := &pool{cfg: testPool("")}
 	s.startRescuer(p, b, 0)
 	client, err := net.Dial("tcp", b.address())
@@ -446,7 +447,7 @@ func TestRescuerGivesUpWithItsSockets(t *testing.T) {
 
 func rescueBind(t testing.TB) *bindSockets {
 	t.Helper()
-	pool := testPool("").onPort()
+	pool := onPort(testPool(""))
 	b, err := openBind(pool.Bind[0], pool, nil)
 	if err == nil {
 		err = b.listen()
@@ -470,7 +471,7 @@ func dup(t testing.TB, fd int) int {
 // One connection through the master: accept, give, take.
 func BenchmarkRescue(b *testing.B) {
 	sockets := rescueBind(b)
-	s := newSupervisor(&Config{}, zap.NewNop(), nil)
+	s := newSupervisor(&config.Config{}, zap.NewNop(), nil)
 	s.startRescuer(&pool{cfg: testPool("")}, sockets, 0)
 	rx := os.NewFile(uintptr(dup(b, sockets.adoptRx)), "rx")
 	defer rx.Close()

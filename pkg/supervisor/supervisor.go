@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
@@ -69,6 +70,8 @@ type Supervisor struct {
 	wakeAt       time.Time
 	lastTick     time.Time
 	watched      time.Time // when watch looked last
+	watchers     []watched // of watch, kept for the next time
+	queues       []unix.PollFd
 	oomSeen      int64 // the kernel's kills in our cgroup that have been laid to a worker
 }
 
@@ -225,9 +228,9 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 	s.reconcile()
 	s.persist()
 	for !s.finished() {
-		events, asked, ticks := s.events, signals, ticker.C
+		events, asked, ticks, watches := s.events, signals, ticker.C, watch.C
 		if s.handing != nil {
-			asked, ticks = nil, nil
+			asked, ticks, watches = nil, nil, nil
 		}
 		if s.frozen {
 			events = nil
@@ -241,8 +244,10 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 			s.signal(sig)
 		case <-ticks:
 			s.tick()
-		case <-watch.C:
-			s.watch()
+		case <-watches:
+			if !s.watch() {
+				continue
+			}
 		case <-stop:
 			s.stop(graceful)
 			stop = nil

@@ -13,15 +13,18 @@ import (
 // A ready worker that makes no progress is suspect: new connections are steered to other slots, and its queue is rescued. That costs little
 // and is taken back at the next sign of progress; the worker itself is only ended at heartbeat_timeout (limits.go). Suspect is
 //
-//	silent    who misses its beats, unless it is kept from the CPU
-//	stuck     who beats, and lets connections wait in its queue without accepting one: it is out of descriptors, at its
-//	          worker_connections, or hangs in its accept loop
+//	silent    who lets connections wait in its queue for a second without accepting one or beating, or misses three beats with
+//	          nobody waiting, unless it is kept from the CPU; until its next beat
+//	stuck     who beats, and lets connections wait all the same: it is out of descriptors, at its worker_connections, or hangs in
+//	          its accept loop; until it accepts or has room. With its queue empty it cannot show that it would accept, so
+//	          it is also tried again after a while that doubles
 //
-// A stuck worker whose queue is rescued cannot show that it accepts again, so it is tried again after a while, which doubles.
+// Nobody is suspect when no other slot of the pool makes progress.
 
 const (
-	watchInterval = scoreboard.BeatInterval
-	suspectAfter  = time.Second // four beats
+	watchInterval = 250 * time.Millisecond
+	suspectAfter  = time.Second                 // a queue from which nobody accepts
+	silentAfter   = 3 * scoreboard.BeatInterval // without a beat, whether somebody waits or not
 
 	// After so long a stuck worker gets new connections again.
 	trialMin = time.Second
@@ -32,31 +35,34 @@ const (
 type suspicion string
 
 const (
-	silent suspicion = "no beat"
-	stuck  suspicion = "connections wait in its queue"
+	silent suspicion = "it does not beat"
+	stuck  suspicion = "it beats, but accepts nothing"
 )
 
 // progress is what the loop knows of a ready worker's progress.
 type progress struct {
-	suspect suspicion // "": it makes progress
+	suspect suspicion     // "": it makes progress
+	since   time.Time     // when the suspicion began
+	trial   time.Duration // how long it lasts, or lasted, of a stuck one
+	full    bool          // it began because worker_connections was reached
 
-	floor   time.Time // silence before this moment does not count against it
-	watched bool      // it has been silent for half of suspectAfter
-	vitals  usage     // what it had used when that began
-
-	accepted uint64        // its counter at the last look
-	moved    time.Time     // when the counter moved, or the queue was empty
-	trial    time.Duration // how long it was suspect as stuck, the last time
-	trialAt  time.Time     // when it is tried again
+	floor    time.Time // silence before this moment does not count against it
+	waits    bool      // its queue was not empty at the last look, either
+	moved    time.Time // when the queue began to wait, or a connection was accepted since
+	accepted uint64    // its counter at that time
+	vitals   usage     // what it had used at vitalsAt
+	vitalsAt time.Time // when its lack of progress was half as long as it may be; zero: it is not
 }
 
-// watch looks at the progress of every ready worker that has a scoreboard and a queue of its own.
-func (s *Supervisor) watch() {
+// watch looks at the progress of every ready worker that has a scoreboard and a queue of its own, and reports whether anything changed.
+func (s *Supervisor) watch() (changed bool) {
 	now := time.Now()
 	stood := now.Sub(s.watched) > suspectAfter // we stood still ourselves: nobody is judged by that time
 	s.watched = now
-	var queues []unix.PollFd
-	var owners []*worker
+	s.watchers, s.queues = s.watchers[:0], s.queues[:0]
+	if s.probation { // we do not steer yet
+		return false
+	}
 	for _, p := range s.pools {
 		if p.closing || !p.hasQueues() {
 			continue
@@ -66,36 +72,40 @@ func (s *Supervisor) watch() {
 				if w == nil || w.state != ready || !w.proc.Board().Joined() {
 					continue
 				}
-				if stood || w.progress.floor.IsZero() {
-					w.progress.floor, w.progress.moved, w.progress.watched = now, now, false
+				if g := &w.progress; stood || g.floor.IsZero() {
+					g.floor, g.waits, g.vitalsAt = now, false, time.Time{}
 				}
-				s.watchBeats(w, now)
-				if accepted := w.proc.Board().Total(scoreboard.Accepted); accepted != w.progress.accepted {
-					w.progress.accepted, w.progress.moved = accepted, now
-				}
-				if sl.current != nil && sl.next != nil { // both accept from it
-					w.progress.moved = now
-					continue
-				}
+				queues := len(s.queues)
 				for _, b := range w.sockets {
-					if !b.shared && sl.index < len(b.slots) {
-						queues = append(queues, unix.PollFd{Fd: int32(b.slots[sl.index]), Events: unix.POLLIN})
-						owners = append(owners, w)
+					if !b.shared && sl.index < len(b.slots) && (sl.current == nil || sl.next == nil) { // else both accept from it
+						s.queues = append(s.queues, unix.PollFd{Fd: int32(b.slots[sl.index]), Events: unix.POLLIN})
 					}
 				}
+				s.watchers = append(s.watchers, watched{w, len(s.queues) - queues})
 			}
 		}
 	}
-	if len(queues) > 0 {
-		unix.Poll(queues, 0)
+	if len(s.queues) > 0 {
+		unix.Poll(s.queues, 0)
 	}
-	for i := 0; i < len(owners); {
-		w, waits := owners[i], false
-		for ; i < len(owners) && owners[i] == w; i++ {
-			waits = waits || queues[i].Revents != 0
+	queues := s.queues
+	for _, of := range s.watchers {
+		waits := false
+		for _, q := range queues[:of.queues] {
+			waits = waits || q.Revents != 0
 		}
-		s.watchQueue(w, waits, now)
+		queues = queues[of.queues:]
+		before := of.worker.progress.suspect
+		s.watchWorker(of.worker, waits, now)
+		changed = changed || of.worker.progress.suspect != before
 	}
+	return changed
+}
+
+// watched is a worker that watch looks at, and how many queues it has.
+type watched struct {
+	worker *worker
+	queues int
 }
 
 // hasQueues reports whether the pool's slots have sockets of their own.
@@ -108,57 +118,66 @@ func (p *pool) hasQueues() bool {
 	return false
 }
 
-// watchBeats judges whether a worker is silent.
-func (s *Supervisor) watchBeats(w *worker, now time.Time) {
-	age, ok := w.proc.SinceBeat()
-	if !ok {
-		return
-	}
+// watchWorker judges one worker's progress.
+func (s *Supervisor) watchWorker(w *worker, waits bool, now time.Time) {
 	g := &w.progress
-	quiet := min(age, now.Sub(g.floor))
-	switch {
-	case quiet < suspectAfter/2:
-		g.watched = false
-		if g.suspect == silent {
+	moved := false
+	if waits || g.suspect == stuck {
+		accepted := w.proc.Board().Total(scoreboard.Accepted)
+		moved = accepted != g.accepted
+		g.accepted = accepted
+	}
+	if moved || !waits || !g.waits {
+		g.moved = now
+	}
+	g.waits = waits
+	quiet := now.Sub(g.floor)
+	if age, ok := w.proc.SinceBeat(); ok {
+		quiet = min(age, quiet)
+	}
+	waited := now.Sub(g.moved)
+	switch g.suspect {
+	case silent:
+		if quiet < now.Sub(g.since) {
 			s.trust(w)
 		}
-	case g.suspect == silent || !s.spares(w):
-	case !g.watched:
+		return
+	case stuck:
+		if moved || now.Sub(g.since) >= g.trial || g.full && !w.full() {
+			s.trust(w)
+		}
+		return
+	}
+	switch {
+	case waited < suspectAfter/2 && quiet < silentAfter/2, !s.spares(w):
+		g.vitalsAt = time.Time{}
+	case waited >= suspectAfter && waited-quiet >= suspectAfter/2: // it has beaten meanwhile, so it gets the CPU
+		if now.Sub(g.since) > g.trial+settled { // it did well since the last time
+			g.trial = 0
+		}
+		g.trial = min(max(2*g.trial, trialMin), trialMax)
+		g.full = w.full()
+		s.suspect(w, stuck)
+	case g.vitalsAt.IsZero():
 		if u, err := w.proc.Usage(); err == nil {
-			g.vitals, g.watched = u, true
+			g.vitals, g.vitalsAt = u, now
 		}
-	case quiet >= suspectAfter:
+	case now.Sub(g.vitalsAt) >= suspectAfter/2 && (waited >= suspectAfter || quiet >= silentAfter):
 		u, err := w.proc.Usage()
-		if err != nil {
-			return // it is about to be reaped
+		switch {
+		case err != nil: // it is about to be reaped
+		case starved(g.vitals, u, now.Sub(g.vitalsAt)):
+			g.floor, g.moved, g.vitalsAt = now, now, time.Time{}
+		default:
+			s.suspect(w, silent)
 		}
-		if starved(g.vitals, u, suspectAfter/2) {
-			g.floor, g.watched = now, false
-			return
-		}
-		s.suspect(w, silent)
 	}
 }
 
-// watchQueue judges whether a worker that beats is stuck. A process whose beats come in time gets the CPU.
-func (s *Supervisor) watchQueue(w *worker, waits bool, now time.Time) {
-	g := &w.progress
-	moved := g.moved.Equal(now)
-	if moved {
-		g.trial = 0
-	}
-	if !waits || g.watched {
-		g.moved = now
-	}
-	switch {
-	case g.suspect == stuck && (moved || !now.Before(g.trialAt)):
-		g.moved = now
-		s.trust(w)
-	case g.suspect == "" && now.Sub(g.moved) >= suspectAfter && s.spares(w):
-		g.trial = min(max(2*g.trial, trialMin), trialMax)
-		g.trialAt = now.Add(g.trial)
-		s.suspect(w, stuck)
-	}
+// full reports whether the worker has reached worker_connections.
+func (w *worker) full() bool {
+	limit := w.cfg.WorkerConnections
+	return limit > 0 && w.proc.Board().Connections() >= limit
 }
 
 // spares reports whether another slot of the pool has a worker that makes progress.
@@ -173,7 +192,7 @@ func (s *Supervisor) spares(w *worker) bool {
 
 // suspect keeps connections from a worker; the loop's next steps are steer and rescue.
 func (s *Supervisor) suspect(w *worker, why suspicion) {
-	w.progress.suspect = why
+	w.progress.suspect, w.progress.since = why, time.Now()
 	w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"off"}})
 	s.log.Warn("worker makes no progress: its connections go to others", append(w.fields(), zap.String("because", string(why)))...)
 }
@@ -181,6 +200,6 @@ func (s *Supervisor) suspect(w *worker, why suspicion) {
 // trust takes a suspicion back.
 func (s *Supervisor) trust(w *worker) {
 	s.log.Info("worker gets connections again", append(w.fields(), zap.String("after", string(w.progress.suspect)))...)
-	w.progress.suspect = ""
+	w.progress.suspect, w.progress.waits, w.progress.vitalsAt = "", false, time.Time{}
 	w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"on"}})
 }

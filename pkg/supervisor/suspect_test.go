@@ -29,7 +29,7 @@ func TestSilentWorkerIsSuspectUntilItBeats(t *testing.T) {
 		p := w.procs[1]
 		w.after(time.Second)
 		p.silent = true
-		w.after(suspectAfter - watchInterval)
+		w.after(silentAfter - watchInterval)
 		if n := len(w.suspects()); n != 0 {
 			t.Errorf("%d are suspect too early", n)
 		}
@@ -83,7 +83,7 @@ func TestStarvedIsNotSuspect(t *testing.T) {
 		if n := len(w.suspects()); n != 0 {
 			t.Error("it waits for the CPU, and is suspect")
 		}
-		w.after(3 * time.Second) // it got the CPU and is silent all the same
+		w.after(2 * silentAfter) // it got the CPU and is silent all the same
 		if n := len(w.suspects()); n != 1 {
 			t.Error("it is never suspect")
 		}
@@ -97,13 +97,13 @@ func TestNobodyIsSuspectBecauseWeStoodStill(t *testing.T) {
 		p := w.procs[0]
 		p.writer.Beat()
 		p.silent = true
-		w.after(suspectAfter - watchInterval)
+		w.after(silentAfter - watchInterval)
 		w.look(func() { w.Supervisor.watched = w.Supervisor.watched.Add(-time.Hour) }) // as after a SIGSTOP of the supervisor
 		w.after(2 * watchInterval)
 		if n := len(w.suspects()); n != 0 {
 			t.Error("suspect because of a time in which nobody looked")
 		}
-		w.after(suspectAfter)
+		w.after(silentAfter)
 		if n := len(w.suspects()); n != 1 {
 			t.Error("never suspect")
 		}
@@ -115,7 +115,7 @@ func TestSuspectIsReplacedByAReload(t *testing.T) {
 	inWorld(t, testConfig(fakePool("web", 2)), func(w *world) {
 		w.watched()
 		w.procs[0].silent = true
-		w.after(3 * time.Second)
+		w.after(2 * silentAfter)
 		if n := len(w.suspects()); n != 1 {
 			t.Fatalf("%d are suspect", n)
 		}

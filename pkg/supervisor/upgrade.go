@@ -253,7 +253,9 @@ func (s *Supervisor) upgradeReturned(u *upgrade, err error) {
 		})
 	})
 	children := s.children()
+	rescued := s.pauseRescue()
 	go func() {
+		rescued()
 		done := make(chan struct{})
 		for _, c := range children {
 			go func() {

@@ -16,9 +16,6 @@ const (
 	minTick = 50 * time.Millisecond
 	maxTick = scoreboard.BeatInterval
 
-	// maxScan is the longest time between two looks for overdue requests.
-	maxScan = time.Second
-
 	// A slow database makes every request overdue: one line about them in so long.
 	overdueQuiet = 5 * time.Second
 )
@@ -32,10 +29,9 @@ type stuck struct {
 
 // monitor beats for the process, and ends requests that take too long.
 func (w *Worker) monitor() {
-	tick, scan := maxTick, maxScan
+	tick := maxTick
 	if t := w.settings.Timeout; t > 0 {
-		scan = min(max(t/4, minTick), maxScan)
-		tick = min(tick, scan)
+		tick = min(max(t/4, minTick), maxTick)
 	}
 	watchdog := w.inherited.watchdog > 0 && w.inherited.board == nil
 	if watchdog {
@@ -43,8 +39,7 @@ func (w *Worker) monitor() {
 	}
 	var hung []stuck
 	said := time.Now().Add(-overdueQuiet)
-	var scanned time.Time
-	for now := range time.Tick(tick) {
+	for range time.Tick(tick) {
 		w.board.Beat()
 		if watchdog {
 			w.notify.send("WATCHDOG=1")
@@ -54,8 +49,7 @@ func (w *Worker) monitor() {
 			w.turn.Broadcast() // a sweep that waits for room must end in time
 			w.mu.Unlock()
 		}
-		if w.settings.Timeout > 0 && now.Sub(scanned) >= scan-tick/2 {
-			scanned = now
+		if w.settings.Timeout > 0 {
 			hung = w.overdue(hung)
 			if w.late > 0 && time.Since(said) >= overdueQuiet {
 				complain("%d requests had no answer within %v and got a 504", w.late, w.settings.Timeout)
