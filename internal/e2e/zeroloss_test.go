@@ -90,7 +90,7 @@ func TestScalingLosesNothing(t *testing.T) {
 	s := start(t, []string{"APP_DEBUG=1"}, "-w", "2", "-b", "127.0.0.1:0", "--", app(), "serve")
 	s.await("pool serves", 1)
 	load, err := loadtest.Start(context.Background(), loadtest.Plan{
-		Target: s.addr, Mix: loadtest.Mix{KeepAlive: 20, Paused: 20, Pipelined: 5}, Duration: 10 * time.Minute, Timeout: eventually,
+		Target: s.addr, Mix: loadtest.Mix{KeepAlive: 20, Paused: 20, OneShot: 5, Pipelined: 5}, Duration: 10 * time.Minute, Timeout: eventually,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@
 //	notifySocket.run     one per worker: READY=1 and the like
 //	readControl          one per worker: what it says on its control channel
 //	readReport           one per start: whether the program could be executed
+//	rescuer.run          one per slot whose queue is taken over: passes its connections on
 //	child.wait           one per worker: waits for the pidfd, kills the group, reaps, tells the exit
 //
 // There is no mutex here. After every event the loop calls reconcile, which compares what is wanted with what is there.
@@ -38,6 +39,7 @@
 //	surge.go        how many beside the old ones        return.go       the way back of a failed reload
 //	hooks.go        commands beside the workers         verdict.go      what the one who asked is told
 //	systemd.go      what systemd or the holder hears
+//	rescue.go       queues of slots without a worker    suspect.go      ready workers without progress
 //
 // # Order
 //
