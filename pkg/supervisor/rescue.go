@@ -237,7 +237,11 @@ func (p *pool) stranded(slot int, now time.Time) bool {
 	switch {
 	case p.serves(slot):
 		return false
-	case slot >= p.wanted() || p.slots[slot].waiting:
+	case slot >= p.wanted():
+		return true
+	case slot >= len(p.slots):
+		return false // the pool has not begun to start
+	case p.slots[slot].waiting:
 		return true
 	}
 	alone := p.slots[slot].alone
