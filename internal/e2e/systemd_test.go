@@ -269,9 +269,7 @@ bind = ["web=systemd:web"]
 		http.DefaultClient.CloseIdleConnections()
 	}
 	ask()
-	if state := h.property("ActiveState"); state != "active" {
-		t.Errorf("%s", state)
-	}
+	h.until("the service is up", func() bool { return h.property("ActiveState") == "active" })
 	h.kill("KILL")
 	h.next(h.property("MainPID"))
 	ask()
