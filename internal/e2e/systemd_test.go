@@ -226,7 +226,7 @@ func TestUnitUnderLoad(t *testing.T) {
 		h.systemctl("reset-failed", "app") // it counts starts in a minute
 	}
 	h.kill("STOP")
-	main = h.next(main)
+	h.next(main)
 	load.Await(300)
 	h.systemctl("reload", "app") // the one in charge now
 	load.Await(300)
