@@ -16,6 +16,7 @@ import (
 // environment is what every command reads.
 const environment = "  APP_LOG_FORMAT     json or console; by default console on a terminal, else json\n" +
 	"  APP_LOG_LEVEL      debug, info (default), warn or error\n" +
+	"  APP_TRUSTED_PROXIES   as --trusted-proxies: whose X-Forwarded-… is believed; nobody's by default\n" +
 	"  REDIS_URL          jobs, uploads and results: redis://[user:password@]host[:port][/db], rediss://…, unix:PATH\n" +
 	"  TASK_BROKER_URL    another Redis for the jobs\n" +
 	"  TASK_RESULT_BACKEND   another Redis for uploads and results\n" +
@@ -26,25 +27,31 @@ func serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "serve",
 		Usage:     "answer HTTP requests",
-		UsageText: "app serve [--addr HOST:PORT]",
+		UsageText: "app serve [--addr HOST:PORT] [--trusted-proxies LIST]",
 		Description: "Under the supervisor the sockets are inherited, and --addr has no effect.\n\n" +
 			"Environment:\n" +
 			"  APP_DEBUG=1        drills under /debug/: sleep, job, hang, panic, alloc, stream, echo\n" +
 			"  APP_ACCESS_LOG=1   one JSON line per request on stdout\n" + environment,
 		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "trusted-proxies", Usage: "believe X-Forwarded-For, -Proto and -Host of these peers: a `LIST` such as 10.0.0.0/8,::1,unix"},
 			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8080", Usage: "listen on `HOST:PORT` when run without a supervisor"},
 		},
-		Action: func(c *cli.Context) error { return serve(c.String("addr")) },
+		Action: func(c *cli.Context) error { return serve(c.String("addr"), c.String("trusted-proxies")) },
 	}
 }
 
-func serve(addr string) error {
+func serve(addr, proxies string) error {
 	if err := validAddr(addr); err != nil {
 		return err
 	}
 	config, log, err := setUp()
 	if err != nil {
 		return err
+	}
+	if proxies != "" {
+		if config.Proxies, err = app.ParseProxies(proxies); err != nil {
+			return usage("--trusted-proxies: %w", err)
+		}
 	}
 	defer log.Sync()
 	background, err := openTasks(config, log)

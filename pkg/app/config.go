@@ -18,6 +18,7 @@ type Config struct {
 	AccessLog bool          // APP_ACCESS_LOG: one JSON line per request on stdout
 	LogFormat string        // APP_LOG_FORMAT: json, console, or "" for console on a terminal and json elsewhere
 	LogLevel  zapcore.Level // APP_LOG_LEVEL: debug, info, warn, error
+	Proxies   *Proxies      // APP_TRUSTED_PROXIES, or a flag: whose X-Forwarded-… is believed; nil: nobody's
 
 	Tasks bool // ENABLE_BACKGROUND_TASKS; without it: true exactly when there is a broker
 	// The URLs may hold passwords: they never reach a log or an error.
@@ -34,7 +35,7 @@ const defaultMaxWaiting = 1 << 30
 // be right.
 func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	var c Config
-	var errs [9]error
+	var errs [10]error
 	c.Debug, errs[0] = boolean(getenv, "APP_DEBUG")
 	c.AccessLog, errs[1] = boolean(getenv, "APP_ACCESS_LOG")
 	c.LogFormat, errs[2] = oneOf(getenv, "APP_LOG_FORMAT", "json", "console")
@@ -52,6 +53,9 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 		errs[7] = errors.New("ENABLE_BACKGROUND_TASKS=true, but there is no broker: set REDIS_URL or TASK_BROKER_URL, as in redis://127.0.0.1:6379")
 	}
 	c.MaxWaiting, errs[8] = size(getenv, "APP_MAX_WAITING", defaultMaxWaiting, maxUploadBytes)
+	if c.Proxies, errs[9] = ParseProxies(getenv("APP_TRUSTED_PROXIES")); errs[9] != nil {
+		errs[9] = fmt.Errorf("APP_TRUSTED_PROXIES: %w", errs[9])
+	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return Config{}, err
 	}

@@ -47,15 +47,16 @@ func (l serverLog) Printf(format string, args ...any) {
 // accessLog writes one JSON line per request. Each line is one write, so the lines of several workers on one pipe do not mix.
 // Queries, headers and bodies stay out of it: they may hold secrets.
 type accessLog struct {
-	lines *zap.Logger
+	lines   *zap.Logger
+	proxies *Proxies
 }
 
-func newAccessLog(w io.Writer, worker string) *accessLog {
+func newAccessLog(w io.Writer, worker string, proxies *Proxies) *accessLog {
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{
 		TimeKey: "time", EncodeTime: zapcore.RFC3339NanoTimeEncoder, LineEnding: "\n",
 	})
 	core := zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), zapcore.InfoLevel)
-	return &accessLog{zap.New(core).With(zap.String("worker", worker))}
+	return &accessLog{zap.New(core).With(zap.String("worker", worker)), proxies}
 }
 
 // write is called after the handler, and before the answer leaves. A nil log writes nothing.
@@ -72,7 +73,7 @@ func (l *accessLog) write(ctx *fasthttp.RequestCtx) {
 		took = time.Since(start)
 	}
 	l.lines.Info("",
-		zap.String("remote", ctx.RemoteAddr().String()),
+		zap.String("remote", l.proxies.remote(ctx)),
 		zap.ByteString("method", ctx.Method()),
 		zap.ByteString("path", ctx.Path()),
 		zap.Int("status", ctx.Response.StatusCode()),

@@ -29,10 +29,11 @@ func (a *app) index(ctx *fasthttp.RequestCtx) error {
 	header := &ctx.Response.Header
 	header.Set(fasthttp.HeaderVary, fasthttp.HeaderAccept)
 	header.Set(fasthttp.HeaderCacheControl, "no-store")
-	endpoints, worker := a.endpoints(baseOf(ctx)), a.status()
+	endpoints, worker := a.endpoints(a.config.Proxies.base(ctx)), a.status() // base: so that the curl lines work from where the client is
 	if !bytes.Contains(ctx.Request.Header.Peek(fasthttp.HeaderAccept), []byte("text/html")) {
 		answerJSON(ctx, fasthttp.StatusOK, map[string]any{
 			"about": "the application that ships with the supervisor: it makes thumbnails", "worker": worker, "endpoints": endpoints,
+			"client": a.config.Proxies.remote(ctx),
 		})
 		return nil
 	}
@@ -44,15 +45,6 @@ func (a *app) index(ctx *fasthttp.RequestCtx) error {
 		"Worker": worker, "Tasks": a.tasks != nil, "Endpoints": endpoints, "Nonce": nonce, "Debug": a.config.Debug,
 		"Field": uploadField, "MaxMiB": maxUploadBytes >> 20, "Formats": acceptedFormats,
 	})
-}
-
-// baseOf is the address that the client used, so that the curl lines work from where it is.
-func baseOf(ctx *fasthttp.RequestCtx) string {
-	scheme := "http"
-	if ctx.IsTLS() || string(ctx.Request.Header.Peek(fasthttp.HeaderXForwardedProto)) == "https" {
-		scheme = "https"
-	}
-	return scheme + "://" + string(ctx.Host())
 }
 
 func (a *app) endpoints(base string) []endpoint {

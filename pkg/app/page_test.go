@@ -54,7 +54,8 @@ func TestPageRunsOnlyItsOwnScript(t *testing.T) {
 }
 
 func TestIndexForPrograms(t *testing.T) {
-	s := serve(t, Config{Debug: true})
+	proxies, _ := ParseProxies("127.0.0.1")
+	s := serve(t, Config{Debug: true, Proxies: proxies})
 	got := s.get("/", "Accept", "*/*", "X-Forwarded-Proto", "https").json()
 	if got["worker"].(map[string]any)["worker_id"] != "web.0.1" {
 		t.Errorf("worker is %v", got["worker"])

@@ -175,7 +175,7 @@ func TestAccessLogIsOneLinePerRequestWithoutSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, Config{}, func(a *app) { a.access = newAccessLog(w, a.worker.ID) })
+	s := serve(t, Config{}, func(a *app) { a.access = newAccessLog(w, a.worker.ID, nil) })
 	s.get("/health?token=secret", "Authorization", "Bearer secret")
 	s.post("/images", []byte("secret"))
 	w.Close()

@@ -45,7 +45,7 @@ func NewServer(config Config, worker Worker, background *Tasks, log *zap.Logger)
 func newApp(config Config, worker Worker, background *Tasks, log *zap.Logger) *app {
 	a := &app{config: config, worker: worker, log: log, images: newQueue(), tasks: background, start: time.Now()}
 	if config.AccessLog {
-		a.access = newAccessLog(os.Stdout, worker.ID)
+		a.access = newAccessLog(os.Stdout, worker.ID, config.Proxies)
 	}
 	if a.worker.Draining == nil {
 		a.worker.Draining = func() bool { return false }
