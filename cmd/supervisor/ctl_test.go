@@ -121,7 +121,7 @@ func TestStatusForPeople(t *testing.T) {
 	var out strings.Builder
 	writeStatus(&out, control.Status{
 		PID: 7, State: "serving", NotReady: "pool web has 0 of 1 worker ready", Generation: 3, Uptime: 7300, Degraded: []string{"pool web: web.0 is in a crash loop"},
-		Reload: &control.Reload{Generation: 4, Age: 61, Queued: true},
+		Reload: &control.Reload{Generation: 4, Step: "pool web: bake, 1 of 2 ready", Age: 61, Queued: true},
 		Last:   &control.Verdict{What: "reload", Text: "generation 3 is in force", At: time.Now().Add(-time.Hour)},
 		Pools: []control.Pool{{Name: "web", Wanted: 1, Scaled: -1, Leaving: 1, Addresses: []string{":8080"}, Workers: []control.Worker{
 			{Name: "web.0", State: "backoff", Generation: 3, Failures: 7},
@@ -132,7 +132,7 @@ func TestStatusForPeople(t *testing.T) {
 		}}},
 	})
 	want := `supervisor 7: serving, not ready (pool web has 0 of 1 worker ready), generation 3, up 2h1m
-a reload to generation 4 runs for 1m1s, another one waits for it
+a reload to generation 4 runs for 1m1s (pool web: bake, 1 of 2 ready), another one waits for it
 last reload, 1h0m ago: generation 3 is in force
 degraded: pool web: web.0 is in a crash loop
 

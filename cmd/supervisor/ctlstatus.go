@@ -27,7 +27,7 @@ func writeStatus(out io.Writer, st control.Status) {
 	}
 	fmt.Fprintf(out, "supervisor %d: %s, %s, generation %d, up %s\n", st.PID, st.State, ready, st.Generation, span(st.Uptime))
 	if r := st.Reload; r != nil {
-		fmt.Fprintf(out, "a reload to generation %d runs for %s", r.Generation, span(r.Age))
+		fmt.Fprintf(out, "a reload to generation %d runs for %s (%s)", r.Generation, span(r.Age), r.Step)
 		if r.Queued {
 			fmt.Fprint(out, ", another one waits for it")
 		}

@@ -33,7 +33,8 @@ FLAGS
    A worker's flags stand after --; before it there are no arguments.
 
 SIGNALS
-   TERM         graceful stop: no new connections, running requests end within graceful_timeout
+   TERM         graceful stop: no new connections, running requests end within graceful_timeout; drain_delay comes
+                before it, and a second TERM ends that
    INT, QUIT    quick stop
    HUP          reload: read the configuration again and replace all workers; if it fails, nothing changes
    USR1         reopen the log files

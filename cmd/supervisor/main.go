@@ -27,11 +27,17 @@ func main() {
 	if supervisor.IsExecStub() {
 		supervisor.ExecStub()
 	}
-	if args, ok := holder.Wanted(os.Args); ok {
+	if args, ok := holder.Wanted(os.Args); ok && !isClient(os.Args) {
 		os.Exit(holder.Run(args))
 	}
 	holder.Settle()
 	os.Exit(command(os.Args, os.Environ(), os.Stdout, os.Stderr, run))
+}
+
+// isClient reports whether a command line is one of those that ask a running supervisor: the first word says so. After a flag, or after
+// --, nothing is a subcommand.
+func isClient(args []string) bool {
+	return len(args) > 1 && (args[1] == "ctl" || args[1] == "healthcheck")
 }
 
 // usageError marks a command line that cannot be understood.
@@ -45,13 +51,11 @@ func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *con
 	if dashes >= 0 {
 		args, workerArgs = args[:dashes], args[dashes+1:]
 	}
-	if len(args) > 1 {
-		switch args[1] { // the first word only: after a flag, or after --, nothing is a subcommand
-		case "ctl":
+	if isClient(args) {
+		if args[1] == "ctl" {
 			return ctl(args[2:], dashes >= 0, environ, stdout, stderr)
-		case "healthcheck":
-			return healthcheck(args[2:], dashes >= 0, environ, stdout, stderr)
 		}
+		return healthcheck(args[2:], dashes >= 0, environ, stdout, stderr)
 	}
 	code := exitOK
 	app := newApp(stdout, stderr)
@@ -127,7 +131,7 @@ func refuseArguments(c *cli.Context, dashes bool, workerArgs []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	if args[0] == "ctl" || args[0] == "healthcheck" {
+	if isClient([]string{"", args[0]}) {
 		return usageError{fmt.Errorf("%s comes first, its flags after it: supervisor %s …", args[0], strings.Join(args, " "))}
 	}
 	if i := slices.IndexFunc(args, func(s string) bool { return len(s) > 1 && s[0] == '-' }); i >= 0 && dashes {

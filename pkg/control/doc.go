@@ -68,6 +68,7 @@ const (
 // Reload is a reload that runs.
 type Reload struct {
 	Generation int     `json:"generation"` // that it will bring
+	Step       string  `json:"step"`       // how far it is, in words
 	Age        float64 `json:"age_seconds"`
 	Queued     bool    `json:"queued"` // another one waits for its end
 }

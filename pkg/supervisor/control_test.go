@@ -316,7 +316,11 @@ func TestControlStopAnswersThoseWhoWait(t *testing.T) {
 		v, _ := c.Reload(testContext(t), waiting)
 		result <- v
 	}()
-	m.until("the reload runs", func() bool { return m.Supervisor.reload != nil })
+	m.await("worker starts", 2)
+	st, err := c.Status(testContext(t))
+	if err != nil || st.Reload == nil || st.Reload.Generation != 2 || st.Reload.Step != "pool web: workers, 0 of 1 ready" {
+		t.Errorf("%+v, %v", st.Reload, err)
+	}
 	v, err := c.Stop(testContext(t), control.StopRequest{Wait: waiting, Quick: true})
 	good(t, v, err)
 	if v := <-result; v.OK || !strings.Contains(v.Text, "stopped meanwhile") {

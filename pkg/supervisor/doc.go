@@ -13,6 +13,7 @@
 //	readReport           one per start: whether the program could be executed
 //	rescuer.run          one per slot whose queue is taken over: passes its connections on
 //	child.wait           one per worker: waits for the pidfd, kills the group, reaps, tells the exit
+//	endpoint.serve       the HTTP server of the control socket, and of the admin listener: its goroutines ask by Supervisor.inLoop
 //
 // There is no mutex here. After every event the loop calls reconcile, which compares what is wanted with what is there.
 //
@@ -40,6 +41,9 @@
 //	hooks.go        commands beside the workers         verdict.go      what the one who asked is told
 //	systemd.go      what systemd or the holder hears
 //	rescue.go       queues of slots without a worker    suspect.go      ready workers without progress
+//	control.go      the control socket: commands, waits command.go      what they do to pools and workers; status.go what there is
+//	admin.go        health                              endpoint.go     listeners that answer HTTP
+//	delay.go        drain_delay
 //
 // # Order
 //

@@ -38,7 +38,10 @@ func (s *Supervisor) status() control.Status {
 	}
 	st.Ready = st.NotReady == ""
 	if r := s.reload; r != nil {
-		st.Reload = &control.Reload{Generation: r.generation, Age: now.Sub(r.began).Seconds(), Queued: s.again}
+		st.Reload = &control.Reload{Generation: r.generation, Step: r.where(), Age: now.Sub(r.began).Seconds(), Queued: s.again}
+	}
+	if s.degraded != "" {
+		st.Degraded = append(st.Degraded, s.degraded)
 	}
 	for _, p := range s.pools {
 		pool := p.status(now)
@@ -48,6 +51,35 @@ func (s *Supervisor) status() control.Status {
 		st.Pools = append(st.Pools, pool)
 	}
 	return st
+}
+
+// where says in words how far a reload is.
+func (r *reload) where() string {
+	switch {
+	case r.returning:
+		return "it failed, the old workers come back"
+	case r.hooking || len(r.hooks) > 0:
+		return "hooks"
+	}
+	for _, c := range r.changes {
+		if n := c.ready(); !c.keep && n < c.wanted() {
+			return fmt.Sprintf("pool %s: %s, %d of %d ready", c.cfg.Name, [...]string{"canary", "probe", "bake", "workers"}[c.step], n, c.wanted())
+		}
+	}
+	return "commit"
+}
+
+// ready gives how many workers of the new generation serve.
+func (c *change) ready() int {
+	n := 0
+	for _, sl := range c.pool.slots {
+		for _, w := range []*worker{sl.current, sl.next} {
+			if w != nil && w.cfg == c.cfg && w.state == ready {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func (s *Supervisor) stateName() string {
