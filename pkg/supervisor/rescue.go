@@ -186,8 +186,9 @@ func (s *bindSockets) adoptHasRoom() bool {
 	return n > 0
 }
 
-// rescue starts and ends rescuers, after every event.
+// rescue starts and ends rescuers, after every event, by which watch must make its list anew.
 func (s *Supervisor) rescue() {
+	s.watchList = nil
 	if s.probation { // the supervisor before us does
 		return
 	}

@@ -69,8 +69,8 @@ type Supervisor struct {
 	revived      bool            // the supervisor before us was killed, and we have its workers
 	wakeAt       time.Time
 	lastTick     time.Time
-	watched      time.Time // when watch looked last
-	watchers     []watched // of watch, kept for the next time
+	watchedAt    time.Time // when watch looked last
+	watchList    []watched // of watch; nil: something changed since
 	queues       []unix.PollFd
 	oomSeen      int64 // the kernel's kills in our cgroup that have been laid to a worker
 }
@@ -221,7 +221,7 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 	defer ticker.Stop()
 	watch := time.NewTicker(watchInterval)
 	defer watch.Stop()
-	s.lastTick, s.watched = time.Now(), time.Now()
+	s.lastTick, s.watchedAt = time.Now(), time.Now()
 	stop := ctx.Done()
 	s.serveEndpoints()
 	s.manager.watch(s)

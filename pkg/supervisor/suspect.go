@@ -22,8 +22,9 @@ import (
 // Nobody is suspect when no other slot of the pool makes progress.
 
 const (
-	watchInterval = 250 * time.Millisecond
-	suspectAfter  = time.Second                 // a queue from which nobody accepts
+	watchInterval = 500 * time.Millisecond
+	watchSlack    = watchInterval / 4           // what a look may come too early
+	suspectAfter  = time.Second - watchSlack    // a queue from which nobody accepts
 	silentAfter   = 3 * scoreboard.BeatInterval // without a beat, whether somebody waits or not
 
 	// After so long a stuck worker gets new connections again.
@@ -54,14 +55,51 @@ type progress struct {
 	vitalsAt time.Time // when its lack of progress was half as long as it may be; zero: it is not
 }
 
-// watch looks at the progress of every ready worker that has a scoreboard and a queue of its own, and reports whether anything changed.
+// watch looks at the progress of every ready worker that has a scoreboard and a queue of its own, and reports whether anything changed. It
+// costs one system call while nobody waits: each worker itself is looked at once a second, when the list was made anew.
 func (s *Supervisor) watch() (changed bool) {
 	now := time.Now()
-	stood := now.Sub(s.watched) > suspectAfter // we stood still ourselves: nobody is judged by that time
-	s.watched = now
-	s.watchers, s.queues = s.watchers[:0], s.queues[:0]
+	stood := now.Sub(s.watchedAt) > 2*suspectAfter // we stood still ourselves: nobody is judged by that time
+	s.watchedAt = now
+	anew := s.watchList == nil || stood
+	if anew {
+		s.listWatched(stood, now)
+	}
+	if len(s.queues) > 0 {
+		unix.Poll(s.queues, 0)
+	}
+	queues := s.queues
+	for i := range s.watchList {
+		of := &s.watchList[i]
+		waits := false
+		for _, q := range queues[:of.queues] {
+			waits = waits || q.Revents != 0
+		}
+		queues = queues[of.queues:]
+		if !waits && !of.closely && !anew {
+			continue
+		}
+		g := &of.worker.progress
+		before := g.suspect
+		s.watchWorker(of.worker, waits, now)
+		changed = changed || g.suspect != before
+		of.closely = waits || g.suspect != "" || !g.vitalsAt.IsZero()
+	}
+	return changed
+}
+
+// watched is a worker that watch looks at.
+type watched struct {
+	worker  *worker
+	queues  int  // how many it has
+	closely bool // its last look found something
+}
+
+// listWatched makes the list for watch. It holds until the next event, or the next tick.
+func (s *Supervisor) listWatched(stood bool, now time.Time) {
+	s.watchList, s.queues = make([]watched, 0, len(s.queues)), s.queues[:0]
 	if s.probation { // we do not steer yet
-		return false
+		return
 	}
 	for _, p := range s.pools {
 		if p.closing || !p.hasQueues() {
@@ -81,31 +119,10 @@ func (s *Supervisor) watch() (changed bool) {
 						s.queues = append(s.queues, unix.PollFd{Fd: int32(b.slots[sl.index]), Events: unix.POLLIN})
 					}
 				}
-				s.watchers = append(s.watchers, watched{w, len(s.queues) - queues})
+				s.watchList = append(s.watchList, watched{worker: w, queues: len(s.queues) - queues})
 			}
 		}
 	}
-	if len(s.queues) > 0 {
-		unix.Poll(s.queues, 0)
-	}
-	queues := s.queues
-	for _, of := range s.watchers {
-		waits := false
-		for _, q := range queues[:of.queues] {
-			waits = waits || q.Revents != 0
-		}
-		queues = queues[of.queues:]
-		before := of.worker.progress.suspect
-		s.watchWorker(of.worker, waits, now)
-		changed = changed || of.worker.progress.suspect != before
-	}
-	return changed
-}
-
-// watched is a worker that watch looks at, and how many queues it has.
-type watched struct {
-	worker *worker
-	queues int
 }
 
 // hasQueues reports whether the pool's slots have sockets of their own.

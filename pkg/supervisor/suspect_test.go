@@ -98,7 +98,7 @@ func TestNobodyIsSuspectBecauseWeStoodStill(t *testing.T) {
 		p.writer.Beat()
 		p.silent = true
 		w.after(silentAfter - watchInterval)
-		w.look(func() { w.Supervisor.watched = w.Supervisor.watched.Add(-time.Hour) }) // as after a SIGSTOP of the supervisor
+		w.look(func() { w.watchedAt = w.watchedAt.Add(-time.Hour) }) // as after a SIGSTOP of the supervisor
 		w.after(2 * watchInterval)
 		if n := len(w.suspects()); n != 0 {
 			t.Error("suspect because of a time in which nobody looked")
