@@ -19,6 +19,8 @@ import (
 // bake is a canary's time of proof. The zero value is over.
 type bake struct {
 	until  time.Time
+	giveAt time.Time
+	given  bool
 	before map[*worker]tally // what each worker of the pool had when it began
 }
 
@@ -27,7 +29,8 @@ type tally struct{ all, bad uint64 }
 
 const (
 	bakeEnough = 50
-	bakeLook   = 100 * time.Millisecond // between two looks at the scoreboards
+	bakeLook   = 20 * time.Millisecond  // between two looks at the scoreboards: what fails until then, fails
+	givePause  = 100 * time.Millisecond // in which the old workers hear that they shall not take from each other
 
 	// The canary fails when chance alone would make it look so bad less often than this: at its end, and before (where looking often
 	// gives chance more chances).
@@ -70,15 +73,23 @@ func (s *Supervisor) beginBake(c *change) {
 	}
 	c.bake = bake{until: time.Now().Add(c.cfg.Bake), before: map[*worker]tally{c.canary: tallyOf(c.canary)}}
 	s.favour(c)
+	for _, w := range c.veterans() {
+		c.bake.before[w] = tallyOf(w)
+	}
+	c.bake.giveAt = time.Now().Add(givePause)
+	s.log.Info("canary takes its share of connections and is watched", append(c.canary.fields(), zap.Duration("bake", c.cfg.Bake))...)
+}
+
+// give makes the old workers give the canary its share of their connections.
+func (c *change) give() {
+	c.bake.given = true
 	old := c.veterans()
 	for _, w := range old {
-		c.bake.before[w] = tallyOf(w)
 		if open := w.proc.Board().Connections(); open > 0 && w.speaks {
 			share := (open + len(old)) / (len(old) + 1) // one of n+1 is the canary's; rounded up
 			w.proc.Send(protocol.GiveIdle(share))
 		}
 	}
-	s.log.Info("canary takes its share of connections and is watched", append(c.canary.fields(), zap.Duration("bake", c.cfg.Bake))...)
 }
 
 // watchCanary looks at what the canary has shown, and gives the verdict.
@@ -86,6 +97,9 @@ func (s *Supervisor) watchCanary(c *change) {
 	if c.bake.before == nil {
 		c.step = stepOthers
 		return
+	}
+	if !c.bake.given && !time.Now().Before(c.bake.giveAt) {
+		c.give()
 	}
 	canary, old := s.shown(c)
 	over := canary.all >= bakeEnough || !time.Now().Before(c.bake.until)

@@ -33,6 +33,9 @@ const (
 	probeTries = 3
 	probePause = time.Second
 
+	// helloPatience is how long after READY=1 a worker's word on the control channel is awaited.
+	helloPatience = 500 * time.Millisecond
+
 	// probeTimeout is what it has for one answer to health = "/path".
 	probeTimeout = 5 * time.Second
 )
@@ -58,6 +61,8 @@ func (s *Supervisor) startCanary(c *change) {
 	case sl.next == nil || sl.next.state != ready:
 	case c.cfg.Health.IsZero():
 		s.beginBake(c)
+	case c.cfg.Health.Path != "" && !sl.next.speaks && time.Since(sl.next.readyAt) < helloPatience:
+		s.wake(helloPatience) // its word comes on another channel than READY=1
 	default:
 		c.step = stepProbe
 		s.probe(c, 1)

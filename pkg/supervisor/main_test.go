@@ -181,6 +181,31 @@ func testWorker(mode string) {
 		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
 	case "hoarder": // uses up its descriptors when asked to
 		worklib.Serve(&http.Server{Handler: http.HandlerFunc(hoard)}, "")
+	case "third": // a good worker, except in slot 2
+		if id, _ := protocol.ParseWorkerID(testWorkerID); id.Slot == 2 {
+			fmt.Fprintln(os.Stderr, "cannot open the database")
+			os.Exit(3)
+		}
+		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
+	case "crashes": // at each request
+		worklib.Serve(&http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			go panic("out of luck")
+			select {}
+		})}, "")
+	case "errors": // at each request, unless it is asked for its health
+		worklib.Serve(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/health" {
+				http.Error(w, "no database", http.StatusInternalServerError)
+			}
+		})}, "")
+	case "unwell": // says so
+		worklib.Serve(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/health" {
+				http.Error(w, "no database", http.StatusServiceUnavailable)
+				return
+			}
+			whoami(w, r)
+		})}, "")
 	case "worker": // no foreigner: it loses nothing
 		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
 	default:
