@@ -43,6 +43,7 @@ type client struct {
 	out    []byte          // what was sent last
 	sent   [Depth]exchange // and how it is divided into requests
 	served int             // right answers on this connection
+	well   time.Duration   // when the last one came, or the dial began, since the start of the run
 	worker string          // who gave the last one
 }
 
@@ -112,6 +113,7 @@ func (c *client) chance(n int) bool { return c.rng.IntN(n) == 0 }
 
 // dial opens the connection, or fails the n requests that were to be sent over it.
 func (c *client) dial(n int) bool {
+	c.well = time.Since(c.load.started)
 	conn, err := net.DialTimeout(c.load.to.network, c.load.to.address, c.plan.Timeout)
 	c.served, c.worker = 0, ""
 	if err != nil {
@@ -318,6 +320,7 @@ func (c *client) right(took time.Duration) {
 	c.ok.Add(1)
 	c.latency.RecordValue(max(took.Microseconds(), 1))
 	c.served++
+	c.well = time.Since(c.load.started)
 	if name := c.answer.worker; len(name) > 0 {
 		n := c.workers[string(name)]
 		if n == nil {
@@ -336,7 +339,7 @@ func (c *client) fail(n int, class Class, err error) {
 	c.failed.Add(int64(n))
 	for range n {
 		if len(c.failures) < maxFailures {
-			c.failures = append(c.failures, Failure{After: time.Since(c.load.started), Client: c.number, Kind: c.kind,
+			c.failures = append(c.failures, Failure{After: time.Since(c.load.started), Since: c.well, Client: c.number, Kind: c.kind,
 				Class: class, Served: c.served, Worker: c.worker, Err: err})
 		}
 	}

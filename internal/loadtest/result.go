@@ -76,6 +76,7 @@ func (c *Counts) add(other Counts) {
 // Failure is one failed request, for the eye.
 type Failure struct {
 	After  time.Duration // since the start of the run
+	Since  time.Duration // the same, of the connection's last right answer, or of the dial: then all was well
 	Client int
 	Kind   Kind
 	Class  Class
