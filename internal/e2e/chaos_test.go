@@ -69,7 +69,14 @@ func chaosLength(t *testing.T) (time.Duration, uint64) {
 
 const chaosWorkers = 3
 
-type span struct{ from, to time.Time }
+// span is a worker's death.
+type span struct {
+	worker   string
+	from, to time.Time
+}
+
+// chaosLate is how much later than it came a client may have read the last answer of a worker.
+const chaosLate = 2 * time.Second
 
 // chaos is a supervisor under a holder, with programs and a configuration of its own to break.
 type chaos struct {
@@ -204,7 +211,7 @@ func (c *chaos) killWorker() {
 	name, pid := c.victim()
 	if pid > 0 {
 		c.note("kills %s (%d)", name, pid)
-		kill := span{from: time.Now()}
+		kill := span{worker: name, from: time.Now()}
 		syscall.Kill(pid, syscall.SIGKILL)
 		for syscall.Kill(pid, 0) == nil { // its descriptors close while it ends
 			time.Sleep(time.Millisecond)
@@ -331,7 +338,11 @@ func (c *chaos) judge(result loadtest.Result, started time.Time) {
 	for _, f := range result.Failures {
 		explained := false
 		for _, kill := range c.kills {
-			explained = explained || f.Since <= kill.to.Sub(started) && kill.from.Sub(started) <= f.After
+			to := kill.to.Sub(started)
+			if f.Worker == kill.worker {
+				to += chaosLate
+			}
+			explained = explained || f.Since <= to && kill.from.Sub(started) <= f.After
 		}
 		if !explained {
 			if unexplained++; unexplained <= 10 {

@@ -24,6 +24,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -193,9 +194,11 @@ func (h *holder) start() bool {
 		env = append(slices.Clone(env), "LISTEN_PID="+strconv.Itoa(os.Getpid()), "LISTEN_FDS="+strconv.Itoa(len(names)),
 			"LISTEN_FDNAMES="+strings.Join(names, ":"))
 	}
-	// A process group of its own: what is sent to a whole group, like Ctrl-C, comes once, through us.
-	pid, err := syscall.ForkExec(h.path, append([]string{h.path}, h.args[1:]...), &syscall.ProcAttr{
-		Env: env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: true},
+	pid, err := startDeaf(func() (int, error) {
+		// A process group of its own: what is sent to a whole group, like Ctrl-C, comes once, through us.
+		return syscall.ForkExec(h.path, append([]string{h.path}, h.args[1:]...), &syscall.ProcAttr{
+			Env: env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: true},
+		})
 	})
 	if err != nil {
 		h.code = exitNotExecutable
@@ -208,6 +211,23 @@ func (h *holder) start() bool {
 	h.main, h.started = pid, true
 	say("supervisor %d started, %d descriptors passed", pid, len(names))
 	return false
+}
+
+// startDeaf starts a process with the signals that we forward blocked: in the milliseconds before it has handlers, HUP would kill it. They
+// wait, and Go's signal.Notify lets them in.
+func startDeaf(start func() (int, error)) (int, error) {
+	runtime.LockOSThread() // a mask is a thread's
+	defer runtime.UnlockOSThread()
+	var block, before unix.Sigset_t
+	for _, sig := range forwarded {
+		n := uint(sig.(syscall.Signal)) - 1
+		block.Val[n/64] |= 1 << (n % 64)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, &before); err != nil {
+		return 0, fmt.Errorf("block signals: %w", err)
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+	return start()
 }
 
 // forward passes a signal on. It reports whether we are at the end.
