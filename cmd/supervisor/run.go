@@ -9,6 +9,7 @@ import (
 	"github.com/cloudflare/tableflip"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/holder"
 	"supervisor/pkg/supervisor"
 )
 
@@ -25,6 +26,7 @@ const (
 // run is the supervisor's life: pidfile, addresses, workers, until it is stopped. load is asked again at every SIGHUP.
 func run(cfg *config.Config, load func() (*config.Config, error)) int {
 	signals := supervisor.Signals()
+	holder.Listening()
 	inherited, err := inherit(cfg)
 	if err != nil {
 		complain(err)

@@ -24,7 +24,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,6 +82,16 @@ func Settle() {
 	}
 }
 
+// Listening tells the holder above this process, if there is one, that there are handlers for the signals that it passes on.
+func Listening() {
+	if os.Getenv(EnvPID) != "" {
+		sdnotify.Send(os.Getenv(sdnotify.EnvSocket), listening+"=1")
+	}
+}
+
+// listening is the name in that message. systemd passes over what it does not know.
+const listening = "X_SUPERVISOR_LISTENS"
+
 // holder is only used by the goroutine of Run.
 type holder struct {
 	path string // of the supervisor, absolute
@@ -96,6 +105,8 @@ type holder struct {
 	main    int // pid of the supervisor; 0: none runs
 	started bool
 	leaving bool                       // we were told to stop
+	deaf    bool                       // the supervisor has no handlers for signals yet
+	held    []syscall.Signal           // that came meanwhile
 	crashes []time.Time                // of the last minute
 	code    int                        // of the last supervisor
 	dead    map[int]syscall.WaitStatus // reaped in this round
@@ -194,11 +205,9 @@ func (h *holder) start() bool {
 		env = append(slices.Clone(env), "LISTEN_PID="+strconv.Itoa(os.Getpid()), "LISTEN_FDS="+strconv.Itoa(len(names)),
 			"LISTEN_FDNAMES="+strings.Join(names, ":"))
 	}
-	pid, err := startDeaf(func() (int, error) {
-		// A process group of its own: what is sent to a whole group, like Ctrl-C, comes once, through us.
-		return syscall.ForkExec(h.path, append([]string{h.path}, h.args[1:]...), &syscall.ProcAttr{
-			Env: env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: true},
-		})
+	// A process group of its own: what is sent to a whole group, like Ctrl-C, comes once, through us.
+	pid, err := syscall.ForkExec(h.path, append([]string{h.path}, h.args[1:]...), &syscall.ProcAttr{
+		Env: env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
 	if err != nil {
 		h.code = exitNotExecutable
@@ -208,34 +217,23 @@ func (h *holder) start() bool {
 		say("cannot start %s: %v", h.path, err)
 		return !h.started || h.crashed()
 	}
-	h.main, h.started = pid, true
+	h.main, h.started, h.deaf = pid, true, true
 	say("supervisor %d started, %d descriptors passed", pid, len(names))
 	return false
-}
-
-// startDeaf starts a process with the signals that we forward blocked: in the milliseconds before it has handlers, HUP would kill it. They
-// wait, and Go's signal.Notify lets them in.
-func startDeaf(start func() (int, error)) (int, error) {
-	runtime.LockOSThread() // a mask is a thread's
-	defer runtime.UnlockOSThread()
-	var block, before unix.Sigset_t
-	for _, sig := range forwarded {
-		n := uint(sig.(syscall.Signal)) - 1
-		block.Val[n/64] |= 1 << (n % 64)
-	}
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, &before); err != nil {
-		return 0, fmt.Errorf("block signals: %w", err)
-	}
-	defer unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
-	return start()
 }
 
 // forward passes a signal on. It reports whether we are at the end.
 func (h *holder) forward(sig syscall.Signal) bool {
 	stop := stops(sig)
 	h.leaving = h.leaving || stop
-	if h.main == 0 { // between two supervisors: the next one begins with what HUP would read
+	if h.main == 0 {
 		return stop
+	}
+	if h.deaf {
+		if !slices.Contains(h.held, sig) {
+			h.held = append(h.held, sig)
+		}
+		return false
 	}
 	if err := unix.Kill(h.main, sig); err != nil {
 		say("pass %s on to supervisor %d: %v", unix.SignalName(sig), h.main, err)
@@ -243,6 +241,15 @@ func (h *holder) forward(sig syscall.Signal) bool {
 		say("%s passed on to supervisor %d", unix.SignalName(sig), h.main)
 	}
 	return false
+}
+
+// listens: the supervisor has its handlers; before that, in its first milliseconds, most signals would kill it.
+func (h *holder) listens() {
+	held := h.held
+	h.deaf, h.held = false, nil
+	for _, sig := range held {
+		h.forward(sig)
+	}
 }
 
 func stops(sig os.Signal) bool {
@@ -275,7 +282,7 @@ func (h *holder) reap() bool {
 	default:
 		return false
 	}
-	h.main = 0
+	h.main, h.held = 0, nil // the next one begins with what HUP would read
 	return h.crashed()
 }
 

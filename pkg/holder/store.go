@@ -63,6 +63,10 @@ func (h *holder) understand(m *sdnotify.Message) {
 		switch name {
 		case "MAINPID":
 			h.follow(value)
+		case listening:
+			if m.PID == h.main {
+				h.listens()
+			}
 		case "FDSTORE":
 			h.keep(m)
 		case "FDSTOREREMOVE":
