@@ -47,6 +47,9 @@ const (
 	// The first restart is at once, the next ones wait so long, × 4 each.
 	restartPause = 100 * time.Millisecond
 
+	// How long signals are held back from a supervisor that does not say that it has handlers for them.
+	deafTime = 5 * time.Second
+
 	// What processes that the supervisor left behind have to finish when we end, and how long KILL is tried.
 	leftoverGrace = 5 * time.Second
 	killPatience  = 5 * time.Second
@@ -111,6 +114,7 @@ type holder struct {
 	code    int                        // of the last supervisor
 	dead    map[int]syscall.WaitStatus // reaped in this round
 	retry   *time.Timer
+	hears   *time.Timer // runs while the supervisor is deaf
 }
 
 // Run holds the supervisor that args start. It returns the exit status of this process.
@@ -121,7 +125,7 @@ func Run(args []string) int {
 	signal.Notify(children, unix.SIGCHLD)
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE) // stderr that nobody reads must not end everything
 
-	h := &holder{args: args, above: os.Getenv(sdnotify.EnvSocket), retry: time.NewTimer(0)}
+	h := &holder{args: args, above: os.Getenv(sdnotify.EnvSocket), retry: time.NewTimer(0), hears: time.NewTimer(deafTime)}
 	if err := h.open(); err != nil {
 		say("%v", err)
 		return exitNotFound
@@ -145,6 +149,8 @@ func Run(args []string) int {
 			goOn <- struct{}{}
 		case <-h.retry.C:
 			over = h.start()
+		case <-h.hears.C:
+			h.listens() // an older one, that does not say so
 		}
 		if over {
 			h.end(signals, children)
@@ -218,6 +224,7 @@ func (h *holder) start() bool {
 		return !h.started || h.crashed()
 	}
 	h.main, h.started, h.deaf = pid, true, true
+	h.hears.Reset(deafTime)
 	say("supervisor %d started, %d descriptors passed", pid, len(names))
 	return false
 }

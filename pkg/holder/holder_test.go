@@ -78,6 +78,7 @@ func again(role string) *exec.Cmd {
 func untilTerm() {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, unix.SIGTERM)
+	Listening()
 	fact("ready %d", os.Getpid())
 	<-c
 }
@@ -98,6 +99,7 @@ var supervisors = map[string]func(){
 	"signals": func() {
 		c := make(chan os.Signal, 64)
 		signal.Notify(c, forwarded...)
+		Listening()
 		fact("ready %d", os.Getpid())
 		for sig := range c {
 			fact("got %s", unix.SignalName(sig.(syscall.Signal)))
