@@ -180,18 +180,15 @@ func (s *Supervisor) begin(in *Inheritance) {
 	}
 }
 
-// beginPools gives the pools what TTIN and TTOU had added, and takes over the workers of a supervisor that died.
+// beginPools gives the pools what they had with the supervisor before us, and takes over the workers of a supervisor that died.
 func (s *Supervisor) beginPools() {
 	in := s.heritage
 	if in.before == nil {
 		return
 	}
+	s.keepDeltas(in.before.snapshot)
 	for _, ps := range in.before.snapshot.Pools {
 		if p := s.poolNamed(ps.Name); p != nil {
-			var was config.Pool
-			if json.Unmarshal(ps.Config, &was) == nil && was.Workers == p.cfg.Workers {
-				p.delta = ps.Delta
-			}
 			p.serving = in.conn != nil && p.cfg.Replace == config.ReplaceNever // its worker stays where it is, for now
 		}
 	}
@@ -204,6 +201,16 @@ func (s *Supervisor) beginPools() {
 		s.adoptAll(in.before)
 		s.revived = len(s.workers()) > 0
 		in.before.close()
+	}
+}
+
+// keepDeltas gives the pools what TTIN and TTOU had added, unless workers has changed since.
+func (s *Supervisor) keepDeltas(before snapshot) {
+	for _, ps := range before.Pools {
+		var was config.Pool
+		if p := s.poolNamed(ps.Name); p != nil && json.Unmarshal(ps.Config, &was) == nil && was.Workers == p.cfg.Workers {
+			p.delta = ps.Delta
+		}
 	}
 }
 

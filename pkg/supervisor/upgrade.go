@@ -437,6 +437,7 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 		}
 	}
 	s.store, _ = newStore(in.before.take(storeDescriptor), stored)
+	s.keepDeltas(rest.snapshot) // TTIN may have come meanwhile
 	s.adoptAll(&rest)
 	s.takeEndpointsOver()
 	rest.close()
