@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,6 +80,56 @@ workers = 6
 	set(t, dir, "cpu.cfs_quota_us", "-1")
 	if n := s.count("worker is hung|worker died"); n > 0 {
 		t.Errorf("%d workers were judged hung", n)
+	}
+	s.get("/health")
+}
+
+// EDGE_CASES 28. The memory has room for one worker more: the reload goes on with one at a time. It has room for none: nothing changes, and the
+// log has the arithmetic.
+func TestMemoryBoundsAReload(t *testing.T) {
+	dir := cgroup(t, "memory")
+	s := launchIn(t, entering(dir), nil, "-w", "4", "-b", "127.0.0.1:0", "--", app(), "serve")
+	s.awaitAddress()
+	s.await("pool serves", 1)
+	// room limits the cgroup to what it uses now, and that many times the largest worker more.
+	room := func(workers float64) {
+		set(t, dir, "memory.limit_in_bytes", "-1")
+		set(t, dir, "memory.force_empty", "0") // drops what the page cache may give back
+		var largest, used int
+		for _, pid := range s.children() {
+			var pages, resident int
+			fmt.Sscan(string(readFile(t, fmt.Sprintf("/proc/%d/statm", pid))), &pages, &resident)
+			largest = max(largest, resident*os.Getpagesize())
+		}
+		fmt.Sscan(string(readFile(t, filepath.Join(dir, "memory.usage_in_bytes"))), &used)
+		set(t, dir, "memory.limit_in_bytes", fmt.Sprint(used+int(workers*float64(largest))))
+	}
+	room(1.7)
+	s.reload()
+	starts, alive, most := regexp.MustCompile("worker starts"), 0, 0
+	gone := regexp.MustCompile("worker gone")
+	s.mu.Lock()
+	for _, line := range s.log {
+		switch {
+		case starts.MatchString(line):
+			alive++
+			most = max(most, alive)
+		case gone.MatchString(line):
+			alive--
+		}
+	}
+	s.mu.Unlock()
+	if most != 5 {
+		t.Errorf("%d workers lived at once, want 5", most)
+	}
+	s.await("worker gone", 4)
+	s.get("/health")
+
+	room(0.5)
+	s.signal(syscall.SIGHUP)
+	line := s.await("reload failed, nothing changed", 1)
+	if !strings.Contains(line, "not enough memory") || !strings.Contains(line, "pool web up to") {
+		t.Error(line)
 	}
 	s.get("/health")
 }
