@@ -27,11 +27,11 @@ import (
 
 // clients keep connections busy with POST requests, which nobody repeats for them.
 type clients struct {
-	stop           chan struct{}
-	wait           sync.WaitGroup
-	asked, failed  atomic.Int64 // failed: a wrong status, or a connection that ended without an answer
-	closed, served atomic.Int64 // connections that the server ended in good order
-	first          atomic.Value
+	stop          chan struct{}
+	wait          sync.WaitGroup
+	asked, failed atomic.Int64 // failed: a wrong status, or a connection that ended without an answer
+	closed        atomic.Int64 // connections that the server ended in good order
+	first         atomic.Value
 }
 
 func startClients(addr string, n int) *clients {

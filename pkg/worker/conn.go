@@ -40,13 +40,13 @@ type Conn struct {
 	start     int64         // of the running handler
 
 	// Shared and safe.
+	used     atomic.Bool   // it has served a request, here or before
 	lame     atomic.Bool   // the next answer is the last one
 	offered  atomic.Bool   // nobody took it, but the message may still be in the queue
 	wait     atomic.Uint32 // see boundary.go
 	pokeMu   sync.Mutex    // held while a poke sets the deadline
 	phase    atomic.Uint64 // see phase.go
 	began    atomic.Int64  // start of the running handler, moved on by waits for the client and by Extend
-	used     atomic.Bool   // it has served a request, here or before
 	hijacked atomic.Bool
 	multi    atomic.Bool // HTTP/2: many requests at once, nobody stands between two
 	closed   atomic.Bool
