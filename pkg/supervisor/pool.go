@@ -153,7 +153,7 @@ func (s *Supervisor) steer(p *pool) {
 		switch {
 		case sl.serves():
 			slots = append(slots, sl.index)
-		case sl.current != nil && sl.current.state == ready || sl.next != nil && sl.next.state == ready:
+		case sl.isReady():
 			suspect = append(suspect, sl.index)
 		}
 	}

@@ -21,8 +21,8 @@ import (
 // Nobody can take connections in a pool of foreign programs, which do not use pkg/worker: there a queue waits for its slot's next worker.
 
 const (
-	// rescueAfter is how long a slot may be without a worker that serves before its queue is somebody else's. A slot that is known to
-	// wait, parked or backing off, is rescued at once.
+	// rescueAfter is how long a slot's worker may start before its queue is somebody else's. A slot that is known to wait, parked or
+	// backing off, and one whose worker is suspect, is rescued at once.
 	rescueAfter = time.Second
 
 	// rescueSweep bounds the emptying of such queues at a stop: for that long the workers that serve are kept from draining.
@@ -242,8 +242,8 @@ func (p *pool) stranded(slot int, now time.Time) bool {
 		return true
 	case slot >= len(p.slots):
 		return false // the pool has not begun to start
-	case p.slots[slot].waiting:
-		return true
+	case p.slots[slot].waiting || p.slots[slot].isReady():
+		return true // it waits for its next try, or is suspect
 	}
 	alone := p.slots[slot].alone
 	return !alone.IsZero() && now.Sub(alone) >= rescueAfter
@@ -253,6 +253,11 @@ func (p *pool) stranded(slot int, now time.Time) bool {
 func (p *pool) serves(slot int) bool { return slot < len(p.slots) && p.slots[slot].serves() }
 
 func (sl *slot) serves() bool { return sl.current.serves() || sl.next.serves() }
+
+// isReady reports whether a slot has a ready worker, suspect or not.
+func (sl *slot) isReady() bool {
+	return sl.current != nil && sl.current.state == ready || sl.next != nil && sl.next.state == ready
+}
 
 // serves reports whether a worker may be relied on to accept.
 func (w *worker) serves() bool { return w != nil && w.state == ready && w.progress.suspect == "" }

@@ -23,8 +23,9 @@ import (
 
 const (
 	watchInterval = 500 * time.Millisecond
-	watchSlack    = watchInterval / 4           // what a look may come too early
-	suspectAfter  = time.Second - watchSlack    // a queue from which nobody accepts
+	watchSlack    = watchInterval / 4        // what a look may come too early
+	suspectAfter  = time.Second - watchSlack // a queue from which nobody accepts
+	missedBeat    = scoreboard.BeatInterval + watchSlack
 	silentAfter   = 3 * scoreboard.BeatInterval // without a beat, whether somebody waits or not
 
 	// After so long a stuck worker gets new connections again.
@@ -179,7 +180,7 @@ func (s *Supervisor) watchWorker(w *worker, waits bool, now time.Time) {
 		if u, err := w.proc.Usage(); err == nil {
 			g.vitals, g.vitalsAt = u, now
 		}
-	case now.Sub(g.vitalsAt) >= suspectAfter/2 && (waited >= suspectAfter || quiet >= silentAfter):
+	case now.Sub(g.vitalsAt) >= suspectAfter/2 && (waited >= suspectAfter && quiet >= missedBeat || quiet >= silentAfter):
 		u, err := w.proc.Usage()
 		switch {
 		case err != nil: // it is about to be reaped

@@ -37,6 +37,11 @@ func TestSilentWorkerIsSuspectUntilItBeats(t *testing.T) {
 		if got := w.suspects(); len(got) != 1 || !got[1] || !p.told("adopt off") {
 			t.Errorf("suspect are %v, it was told %v", got, p.said)
 		}
+		w.look(func() {
+			if pool := w.pools[0]; !pool.stranded(1, time.Now()) || pool.stranded(0, time.Now()) {
+				t.Error("not its queue, or not only its queue, is rescued at once")
+			}
+		})
 		p.silent = false
 		w.after(2 * watchInterval)
 		if n := len(w.suspects()); n != 0 || p.said[len(p.said)-1] != "adopt on" {
