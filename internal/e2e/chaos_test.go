@@ -41,13 +41,30 @@ func TestChaos(t *testing.T) {
 		name, act := c.pick()
 		c.note("%s", name)
 		act()
-		load.Await(int64(20 + c.rng.IntN(200)))
+		c.served(load, int64(20+c.rng.IntN(200)))
 	}
 	c.calm()
 	result := load.Stop()
 	t.Logf("%d events: %v\n%v", len(c.log), c.counts, result)
 	c.judge(result, started)
 	c.judgeFootprint(base)
+}
+
+// served waits for n more answers.
+func (c *chaos) served(load *loadtest.Load, n int64) {
+	c.t.Helper()
+	came := make(chan struct{})
+	go func() {
+		load.Await(n)
+		close(came)
+	}()
+	select {
+	case <-came:
+	case <-c.done:
+		c.t.Fatalf("holder and supervisor have ended; the events:\n%s", strings.Join(c.log, "\n"))
+	case <-time.After(eventually):
+		c.t.Fatalf("nobody answers any more; the events:\n%s", strings.Join(c.log, "\n"))
+	}
 }
 
 func chaosLength(t *testing.T) (time.Duration, uint64) {
