@@ -76,8 +76,12 @@ func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *con
 			return usageError{errors.New("--check-config and --print-config: one at a time")}
 		}
 		cfg, err := load()
+		if err != nil && !c.Bool("print-config") && !c.Bool("check-config") {
+			if cfg, err = inForce(err, stderr); err != nil {
+				tellPredecessor(err)
+			}
+		}
 		if err != nil {
-			tellPredecessor(err)
 			return err
 		}
 		switch {

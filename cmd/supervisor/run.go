@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/cloudflare/tableflip"
@@ -78,6 +79,17 @@ func inherit(cfg *config.Config) (*supervisor.Inheritance, error) {
 		}
 	}
 	return supervisor.Inherit(flip)
+}
+
+// inForce gives the configuration of a supervisor that was killed, in place of one that cannot be loaded because of why.
+func inForce(why error, stderr io.Writer) (*config.Config, error) {
+	cfg, ok := supervisor.ConfigInForce()
+	if !ok {
+		return nil, why
+	}
+	complainAll(stderr, why)
+	complain(errors.New("the supervisor before us was killed: going on with the configuration that was in force; mend the file, then reload"))
+	return cfg, nil
 }
 
 // isSuccessor reports whether another supervisor started us to take over.

@@ -110,8 +110,6 @@ func (in *Inheritance) fromManager() {
 		switch {
 		case !strings.HasPrefix(name, descriptorPrefix):
 			in.sockets[name] = append(in.sockets[name], fd)
-		case left.fds[name] != 0:
-			unix.Close(fd) // a second one of that name: the first will do
 		default:
 			left.fds[name] = fd
 			in.stored[name] = true
@@ -126,6 +124,21 @@ func (in *Inheritance) fromManager() {
 		return
 	}
 	in.before = &left
+}
+
+// ConfigInForce gives the configuration of a supervisor that was killed, if its workers wait for us. Where the one on disk has become
+// unusable meanwhile, they are better served with that than with none.
+func ConfigInForce() (*config.Config, bool) {
+	in := &Inheritance{sockets: map[string][]int{}, stored: map[string]bool{}}
+	in.fromManager()
+	if in.before == nil || len(in.before.snapshot.Workers) == 0 {
+		return nil, false
+	}
+	cfg, err := decodeConfig(in.before.snapshot.Config)
+	if err != nil {
+		complain("%v", err)
+	}
+	return cfg, err == nil
 }
 
 // complain says something before there is a log.
@@ -316,14 +329,17 @@ func (s *Supervisor) poolOf(name string, before snapshot) *pool {
 			return p
 		}
 	}
-	cfg := *config.Defaults().Pools[0]
+	cfg := config.Defaults().Pools[0]
 	for _, ps := range before.Pools {
-		if ps.Name == name {
-			json.Unmarshal(ps.Config, &cfg) // what it does not say stays at its default
+		if ps.Name != name {
+			continue
+		}
+		if was, err := decodePool(ps.Config); err == nil {
+			cfg = was
 		}
 	}
 	cfg.Name = name
-	p := &pool{cfg: &cfg, removed: true}
+	p := &pool{cfg: cfg, removed: true}
 	s.pools = append(s.pools, p)
 	return p
 }

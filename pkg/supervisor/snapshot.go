@@ -25,6 +25,7 @@ type snapshot struct {
 	Generation int              `json:"generation"`
 	Serials    map[string]int   `json:"serials"` // of the last process, by pool
 	PIDFile    string           `json:"pidfile,omitempty"`
+	Config     json.RawMessage  `json:"config"`            // in force
 	Since      time.Time        `json:"since,omitzero"`    // when this service started
 	Control    string           `json:"control,omitempty"` // the control socket, if its descriptor is there
 	Admin      string           `json:"admin,omitempty"`   // the admin listener, the same
@@ -97,6 +98,7 @@ func (s *Supervisor) snapshot() bundle {
 	b := bundle{fds: map[string]int{}, snapshot: snapshot{
 		Version: snapshotVersion, PID: unix.Getpid(), Instance: s.instance, Generation: s.generation, Serials: s.serials,
 	}}
+	b.snapshot.Config = encodeConfig(s.cfg)
 	if s.pidfile != nil {
 		b.snapshot.PIDFile = s.pidfile.path
 	}
@@ -104,11 +106,7 @@ func (s *Supervisor) snapshot() bundle {
 		if p.removed || p.pending {
 			continue
 		}
-		text, err := json.Marshal(p.cfg)
-		if err != nil {
-			panic(err) // numbers and strings only
-		}
-		ps := poolSnapshot{Name: p.cfg.Name, Delta: p.delta, Config: text}
+		ps := poolSnapshot{Name: p.cfg.Name, Delta: p.delta, Config: encodeConfig(p.cfg)}
 		for _, sockets := range p.sockets {
 			ps.Binds = append(ps.Binds, sockets.snapshot(b.fds))
 		}
@@ -196,6 +194,45 @@ func (b *bundle) bindOf(bs bindSnapshot) *bindSockets {
 		return nil
 	}
 	return s
+}
+
+func encodeConfig(part any) json.RawMessage {
+	text, err := json.Marshal(part)
+	if err != nil {
+		panic(err) // numbers and strings only
+	}
+	return text
+}
+
+// decodePool reads a pool's section. What it does not say, because an older supervisor wrote it, has its default.
+func decodePool(text json.RawMessage) (*config.Pool, error) {
+	p := *config.Defaults().Pools[0]
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil, fmt.Errorf("snapshot: pool: %w", err)
+	}
+	return &p, nil
+}
+
+// decodeConfig reads a whole configuration, in the same way.
+func decodeConfig(text json.RawMessage) (*config.Config, error) {
+	var pools struct{ Pools []json.RawMessage }
+	if err := json.Unmarshal(text, &pools); err != nil {
+		return nil, fmt.Errorf("snapshot: configuration: %w", err)
+	}
+	cfg := config.Defaults()
+	cfg.Pools = nil
+	if err := json.Unmarshal(text, cfg); err != nil {
+		return nil, fmt.Errorf("snapshot: configuration: %w", err)
+	}
+	cfg.Pools = nil
+	for _, text := range pools.Pools {
+		p, err := decodePool(text)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Pools = append(cfg.Pools, p)
+	}
+	return cfg, nil
 }
 
 // sameConfig reports whether a pool's section says today what it said to the supervisor before us. A setting that only one of us knows

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -131,5 +132,29 @@ func TestSameConfigPassesOverWhatOnlyOneKnows(t *testing.T) {
 		if got := sameConfig(json.RawMessage(c.before), &now); got != c.same {
 			t.Errorf("%s changed: same %v, want %v", c.name, got, c.same)
 		}
+	}
+}
+
+func TestConfigurationSurvivesASnapshot(t *testing.T) {
+	t.Chdir("../config") // its env_file is relative
+	want, err := config.Load(config.Sources{File: "testdata/full.toml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeConfig(encodeConfig(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g, w := string(encodeConfig(got)), string(encodeConfig(want)); g != w {
+		t.Errorf("it became\n%s\nfrom\n%s", g, w)
+	}
+	for i, p := range want.Pools {
+		if !reflect.DeepEqual(got.Pools[i], p) {
+			t.Errorf("pool %s became\n%+v\nfrom\n%+v", p.Name, got.Pools[i], p)
+		}
+	}
+	older, err := decodePool(json.RawMessage(`{"Name":"jobs"}`))
+	if err != nil || older.GracefulTimeout != config.Defaults().Pools[0].GracefulTimeout {
+		t.Errorf("an older supervisor's pool: %+v, %v", older, err)
 	}
 }
