@@ -1,9 +1,11 @@
 package worker
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"supervisor/pkg/protocol"
@@ -141,6 +143,9 @@ func (w *Worker) commands() <-chan command {
 		packet := make([]byte, protocol.MaxCommand)
 		for {
 			n, conn, err := receive(control, packet)
+			if errors.Is(err, syscall.ECONNRESET) {
+				continue // it died with words of ours unread; what it had said to us is still there, and then the end
+			}
 			if err != nil {
 				complain("%v", err)
 			}
