@@ -64,7 +64,7 @@ func (c *Conn) await(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	c.dirty = false
-	if c.served == 1 {
+	if c.served > 0 && !c.used.Load() {
 		c.used.Store(true)
 	}
 	for {

@@ -21,7 +21,9 @@ func TestGiveMovesSoManyIdleConnections_AndServesOn(t *testing.T) {
 		var clients []*client
 		for range 10 {
 			c := dial(t, p)
-			c.get("/pid")
+			c.send(get("/pid") + get("/pid")) // pipelined: it comes to its first boundary with two requests served
+			c.answer()
+			c.answer()
 			clients = append(clients, c)
 		}
 		unused := dial(t, p)
