@@ -39,6 +39,9 @@
 //	canary.go       the first of a new generation       bake.go         what it must show
 //	surge.go        how many beside the old ones        return.go       the way back of a failed reload
 //	hooks.go        commands beside the workers         verdict.go      what the one who asked is told
+//	upgrade.go      self-upgrade, both sides            inherit.go      what the supervisor before us left
+//	snapshot.go     what the next one has to know       bundle.go       a snapshot with its descriptors, on a socket
+//	adopted.go      workers change hands                store.go        the same, kept by systemd or the holder
 //	systemd.go      what systemd or the holder hears
 //	rescue.go       queues of slots without a worker    suspect.go      ready workers without progress
 //	control.go      the control socket: commands, waits command.go      what they do to pools and workers; status.go what there is
@@ -50,5 +53,9 @@
 // Every replacement: the new worker is ready → it gets "adopt on" and "commit" → the old one gets "adopt off" and "drain" → its idle
 // connections move, its running requests end → it exits; QUIT after graceful_timeout, then KILL. A reload waits for all new workers
 // before the first old one drains, unless max_surge or the memory has no room for all; a canary is before all others, where bake or health
-// says so; and whatever fails, old workers take connections again ("adopt on") before new ones give theirs back. Pools start in the order of the file and stop in the reverse.
+// says so; and whatever fails, old workers take connections again ("adopt on") before new ones give theirs back. Pools start in the order of
+// the file and stop in the reverse.
+//
+// A self-upgrade is the same with another supervisor in the part of the new generation: its workers are ready, then it adopts the old ones and
+// drains them. After a kill -9 the next supervisor adopts the workers first, and then replaces them as a reload does.
 package supervisor
