@@ -49,15 +49,16 @@ lint: ## staticcheck (pinned) and the rules of this house
 	go run $(STATICCHECK) ./...
 	@scripts/house-rules.sh
 
-bench: deps ## Go benchmarks, then throughput against bare, prefork and nginx (about 6 minutes)
+bench: deps ## Go benchmarks, then throughput against bare, prefork and nginx, and how long replacements take (about 10 minutes)
 	go test -run '^$$' -bench . -benchmem ./...
 	go run ./bench/compare
 	go run ./bench/idle
+	go run ./bench/lifecycle
 
 bench-jobs: deps ## jobs beside asynq on a real Redis (about 3 minutes)
 	go -C bench/jobs run .
 
-prove: deps ## the long proofs: 20 reloads and 100,000 requests under load, 200 kills (PROVE=1)
+prove: deps ## the long proofs: 100 reloads, 50 self-upgrades, 100,000 requests under load, 200 kills (PROVE=1)
 	PROVE=1 go test -count=1 -timeout 60m ./...
 
 cover: deps ## coverage of all packages, in bin/cover.html
