@@ -37,6 +37,8 @@ SIGNALS
                 before it, and a second TERM ends that
    INT, QUIT    quick stop
    HUP          reload: read the configuration again and replace all workers; if it fails, nothing changes
+   USR2         self-upgrade: the supervisor on disk takes addresses, workers and connections over; if it does not
+                come up, nothing changes
    USR1         reopen the log files
    TTIN, TTOU   one worker more, one less, in the (first) pool with an address
    WINCH        all workers drain, the sockets stay, until HUP or TTIN; nothing where there is a terminal
