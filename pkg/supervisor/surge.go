@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
 	"supervisor/pkg/protocol"
 )
@@ -48,6 +49,36 @@ func (s *Supervisor) boundSurge(r *reload) error {
 		more := min(int64(c.surge-1), room/need[c])
 		room -= more * need[c]
 		c.surge = 1 + int(more)
+	}
+	return nil
+}
+
+// roomForSuccessor refuses a self-upgrade whose second set of workers does not fit into our cgroup. It cannot roll as a reload does: until
+// the successor is in charge, no worker leaves.
+func (s *Supervisor) roomForSuccessor() error {
+	memory, ok := s.memory()
+	if !ok {
+		return nil
+	}
+	var need int64
+	workers := 0
+	for _, p := range s.pools {
+		if p.removed || p.cfg.Replace == config.ReplaceNever {
+			continue
+		}
+		for _, sl := range p.slots {
+			if sl.current == nil {
+				continue
+			}
+			if u, err := sl.current.proc.Usage(); err == nil {
+				need += u.memory
+				workers++
+			}
+		}
+	}
+	if room := memory.Limit - memory.Used; need > room {
+		return fmt.Errorf("%w: for a second set of %d workers, up to %s; our cgroup has %s left (of %s, %s are used)", errNoRoom, workers,
+			mebibytes(need), mebibytes(room), mebibytes(memory.Limit), mebibytes(memory.Used))
 	}
 	return nil
 }

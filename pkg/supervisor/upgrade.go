@@ -172,7 +172,7 @@ func (s *Supervisor) mayUpgrade() error {
 			return fmt.Errorf("pool %s does not serve yet", p.cfg.Name)
 		}
 	}
-	return nil
+	return s.roomForSuccessor()
 }
 
 // followsFirstChild gives the name of our parent if that is an init of containers, which ends when its first child does.

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/machine"
 )
 
 // testFlip is tableflip with a test in the part of the successor.
@@ -124,4 +126,17 @@ func TestAskedDuringAnUpgrade(t *testing.T) {
 	if err := m.wait(); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestUpgradeThatDoesNotFitIntoTheCgroupIsRefused(t *testing.T) {
+	m, _ := upgradable(t)
+	verdicts := make(chan Verdict, 1)
+	m.look(func() {
+		m.memory = func() (machine.Memory, bool) { return machine.Memory{Limit: 64 << 20, Used: 63 << 20}, true }
+		m.beginUpgrade(func(v Verdict) { verdicts <- v })
+	})
+	if v := <-verdicts; v.OK || !strings.Contains(v.Text, "second set of 2 workers") || !strings.Contains(v.Text, "1 MiB left (of 64 MiB, 63 MiB are used)") {
+		t.Errorf("verdict %+v", v)
+	}
+	mustGet(t, m.addr(), "/")
 }
