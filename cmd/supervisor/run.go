@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/cloudflare/tableflip"
 
@@ -63,9 +64,12 @@ func run(cfg *config.Config, load func() (*config.Config, error)) int {
 	}
 }
 
+// upgradePatience is how long a new supervisor may take for a self-upgrade, besides the boot_timeout of each pool.
+const upgradePatience = 20 * time.Second
+
 // inherit finds what a supervisor before us left, and gets ready for the one after us.
 func inherit(cfg *config.Config) (*supervisor.Inheritance, error) {
-	patience := tableflip.DefaultUpgradeTimeout
+	patience := upgradePatience
 	for _, p := range cfg.Pools {
 		patience += p.BootTimeout // the pools start one after the other
 	}

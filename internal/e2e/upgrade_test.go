@@ -186,3 +186,28 @@ func (s *server) awaitBusy(n int) {
 		}
 	}
 }
+
+// A new supervisor that hangs is killed in time, and the next try, with a good one, works.
+func TestHangingSuccessorIsGivenUp(t *testing.T) {
+	if !proving() {
+		t.Skip("takes 21 s of waiting: PROVE=1")
+	}
+	program := ownSupervisor(t)
+	good := string(readFile(t, program))
+	file := write(t, "supervisor.toml", fmt.Sprintf(
+		"[pool.web]\ncommand = [%q, \"serve\"]\nbind = [\"127.0.0.1:0\"]\nworkers = 2\nboot_timeout = \"1s\"\n[pool.web.env]\nAPP_DEBUG = \"1\"\n", app()))
+	s := launchProgram(t, []string{program}, nil, "-c", file)
+	s.awaitAddress()
+	s.await("pool serves", 1)
+	load := startLoad(t, s, everybody)
+	replace(t, program, "#!/bin/sh\nexec sleep 600\n")
+	s.signal(syscall.SIGUSR2)
+	s.await("self-upgrade failed, nothing changed.*timed out", 1)
+	if n := len(s.children()); n != 2 {
+		t.Errorf("%d children, want the 2 workers", n)
+	}
+	replace(t, program, good)
+	s.upgrade()
+	load.Await(300)
+	mustBeClean(t, load)
+}
