@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -126,19 +128,51 @@ func (c *connection) try(ctx context.Context, do func(context.Context, rueidis.C
 	return fmt.Errorf("store: %w: %w", tasks.ErrUnavailable, err)
 }
 
-// again repeats a call that may be made twice while retry says so. A connection that broke while nobody used it fails the first call, and
-// until the library has noticed the second too; then it dials. A server that is away costs 60 ms more, one that hangs nothing.
+// How long a call that may be made twice is repeated. The limits are times, not counts: each of a client's connections (six here) may have
+// broken while nobody used it, and the library picks one at random and may need two failures to notice.
+const (
+	// brokenPatience is for connections that broke: the same second that an enqueue has (tasks.Options.Patience).
+	brokenPatience = time.Second
+	// awayPatience is for a server that cannot be reached or refuses now: clients hear of an outage at once.
+	awayPatience = 60 * time.Millisecond
+
+	firstPause, longestPause = 5 * time.Millisecond, 100 * time.Millisecond
+)
+
+// again repeats a call that may be made twice while retry says so, in time. A call that hangs is not repeated: it takes longer than that.
 func again(ctx context.Context, retry func(error) bool, call func() error) error {
 	start := time.Now()
-	err := call()
-	for _, pause := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond} {
-		if err == nil || !retry(err) || ctx.Err() != nil || time.Since(start) > 500*time.Millisecond {
-			break
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := call()
+		if err == nil || !retry(err) {
+			return err
 		}
-		time.Sleep(pause)
-		err = call()
+		patience := awayPatience
+		if broke(err) {
+			patience = brokenPatience
+		}
+		if time.Since(start)+pause > patience {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
 	}
-	return err
+}
+
+// broke reports whether an error is about a connection that was there: it says nothing about whether the server is there now. A failure to
+// dial does, and so does any answer.
+func broke(err error) bool {
+	var op *net.OpError
+	switch {
+	case answered(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, tasks.ErrClosed):
+		return false
+	case errors.As(err, &op):
+		return op.Op != "dial"
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
 // answered reports whether an error is what the server said.

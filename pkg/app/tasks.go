@@ -90,8 +90,20 @@ func (t *Tasks) GetTaskStatus(ctx context.Context, id string) (tasks.Status, err
 
 // CancelTask ends a job that has not ended: tasks.Cancelled, or tasks.Cancelling until its runner has told its end. "" when there is
 // nothing to cancel.
-func (t *Tasks) CancelTask(ctx context.Context, id string) (tasks.State, error) {
-	state, err := t.client.Cancel(ctx, id)
+func (t *Tasks) CancelTask(ctx context.Context, id string) (state tasks.State, err error) {
+	unanswered := false
+	err = again(ctx, isUnavailable, func() (err error) {
+		state, err = t.client.Cancel(ctx, id)
+		if state == "" && err == nil && unanswered {
+			// The call without an answer may have been executed: then there is nothing left to cancel, because it is.
+			var status tasks.Status
+			if status, err = t.client.Status(ctx, id); status.State == tasks.Cancelled {
+				state = tasks.Cancelled
+			}
+		}
+		unanswered = unanswered || err != nil
+		return err
+	})
 	if state != "" {
 		t.store.dropUpload(ctx, id) // of other jobs there is none
 	}
