@@ -55,8 +55,13 @@
 //
 // Whoever finds a dead runner takes its jobs: siblings of the same boot and pid namespace by the proof that its process is gone (Linux;
 // every 250 ms), the others when its lease has ended (10 s). First the lease is cut, which ends its right to claim and to renew, then its
-// claims go back to the front, last its name goes; a reaper that dies on the way leaves the rest to the next. Runners stand in a ring,
-// by the order of their names, and each watches the next two that live: watching costs each the same however many there are.
+// claims go back to the front, last its name goes; a reaper that dies on the way leaves the rest to the next.
+//
+// The ring: T:wk orders the names of all runners, the last is followed by the first, and each watches the two after it that live. Who finds
+// a dead one takes its jobs and looks at the one after that, until two live: one runner that lives reaps all the dead. So watching costs
+// each the same however many there are. It is done in two rings, by proof among those of one machine, by lease among all. A process
+// that stands still (SIGSTOP, a paused container) lives in the first: if both that watch a dead runner stand still, its jobs wait until
+// the leases of all three have ended, and the next who lives finds them in the second.
 //
 // A lease that has ended by the clock is not lost yet: while Redis is away nobody can renew it, but nobody can reap either. When Redis is
 // back its runner renews it and goes on, unless a reaper has cut it; and nobody takes an ended lease for a death before Redis has
@@ -79,7 +84,8 @@
 //
 // # When Redis is away or full
 //
-// Away: enqueue, status and cancel fail with ErrUnavailable after Options.Patience; runners try again until it is back, handlers go on, their
+// Away: an enqueue fails with ErrUnavailable after Options.Patience, Status, Result, Cancel and Room at their first failure (connections that broke
+// while nobody used them are failures too: after a restart there are several, so try again for a while). Runners try again until it is back, handlers go on, their
 // ends are told later. A call without an answer may have been executed: an enqueue is sent again with the same ids, an end is sent again
 // and is refused the second time, a claim is looked for in act and goes back to the front.
 // Full (maxmemory, noeviction): enqueue fails with ErrFull and nothing of it is stored. Every other script begins with a write that a
@@ -96,5 +102,8 @@
 //   - Starvation is possible: priorities are strict. Queues of one runner take turns.
 //   - Scheduled times are Redis' clock. At takes the caller's clock for it.
 //   - A payload and a result are at most 10 MiB and travel whole; larger things belong into a store.
+//   - A record that cannot travel within CallTimeout, even alone (10 MiB in 3 s: 28 Mbit/s), can never start: each claim of it fails, it goes
+//     back to the front uncounted, neither as an attempt nor as a crash, and holds up what waits behind it. The same for a result: its
+//     end is sent again and again. A longer CallTimeout, or a smaller payload, helps.
 //   - A handler that never returns holds its slot for ever, and is left behind at the stop.
 package tasks

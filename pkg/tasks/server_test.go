@@ -220,6 +220,11 @@ func (e *env) c() *Client {
 	return e.client
 }
 
+// patient makes c wait as long as until does: for tests in which Redis is always there, so that only this machine can be slow.
+func (e *env) patient() {
+	e.client = e.connect(Options{CallTimeout: 20 * time.Second, Patience: 20 * time.Second})
+}
+
 func (e *env) enqueue(name string, options ...Option) string {
 	e.t.Helper()
 	id, err := e.c().Enqueue(e.t.Context(), name, []byte("payload"), options...)
