@@ -84,10 +84,10 @@
 //
 // # When Redis is away or full
 //
-// Away: an enqueue fails with ErrUnavailable after Options.Patience, Status, Result, Cancel and Room at their first failure (connections that broke
-// while nobody used them are failures too: after a restart there are several, so try again for a while). Runners try again until it is back, handlers go on, their
-// ends are told later. A call without an answer may have been executed: an enqueue is sent again with the same ids, an end is sent again
-// and is refused the second time, a claim is looked for in act and goes back to the front.
+// Away: an enqueue fails with ErrUnavailable after Options.Patience; Status, Result, Cancel and Room at their first failure, which may be a
+// connection that broke while nobody used it: after a restart of Redis there are several, so ask again for a moment. Runners try again
+// until it is back, handlers go on, their ends are told later. A call without an answer may have been executed: an enqueue is sent again
+// with the same ids, an end is sent again and is refused the second time, a claim is looked for in act and goes back to the front.
 // Full (maxmemory, noeviction): enqueue fails with ErrFull and nothing of it is stored. Every other script begins with a write that a
 // full Redis admits, so jobs end, are cancelled and reaped, and new runners can register.
 //
