@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"os"
@@ -143,7 +142,7 @@ func TestBehindNginxNobodySees502(t *testing.T) {
 	s := start(t, []string{"APP_DEBUG=1", "KEEPALIVE=75"}, "-w", "2", "-b", "127.0.0.1:0", "--", app(), "serve")
 	s.await("pool serves", 1)
 	proxy := startNginx(t, s.addr)
-	load, err := loadtest.Start(context.Background(), loadtest.Plan{Target: proxy.addr, Mix: everybody, Duration: time.Hour, Timeout: eventually})
+	load, err := loadtest.Start(t.Context(), loadtest.Plan{Target: proxy.addr, Mix: everybody, Duration: time.Hour, Timeout: eventually})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -44,7 +43,7 @@ func replace(t *testing.T, path, text string) {
 
 func startLoad(t *testing.T, s *server, mix loadtest.Mix) *loadtest.Load {
 	t.Helper()
-	load, err := loadtest.Start(context.Background(), loadtest.Plan{Target: s.addr, Mix: mix, Duration: 30 * time.Minute, Timeout: eventually})
+	load, err := loadtest.Start(t.Context(), loadtest.Plan{Target: s.addr, Mix: mix, Duration: 30 * time.Minute, Timeout: eventually})
 	if err != nil {
 		t.Fatal(err)
 	}
