@@ -4,6 +4,10 @@
 #   docker stop -t 45 ID        longer than graceful_timeout
 #   docker kill -s HUP ID       reload; USR2: self-upgrade, after a new binary was put in place
 #
+# supervisor ctl needs a place for its socket, which the image does not have:
+#   docker run -p 8080:8080 --tmpfs /run/app:mode=1777 -e SUPERVISOR_CONTROL=/run/app/supervisor.sock app
+#   docker exec ID supervisor ctl status
+#
 # etc/docker/Dockerfile.scratch makes the same image from binaries that are there already.
 
 FROM golang:1.26 AS build
