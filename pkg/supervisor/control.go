@@ -101,7 +101,7 @@ func (s *Supervisor) sayGoodbye() {
 func (s *Supervisor) closeEndpoints() {
 	for _, e := range []*endpoint{s.desk.admin, s.desk.control} {
 		if e != nil {
-			if s.probation {
+			if s.probation && e.foreign {
 				e.file = socketFile{} // the supervisor before us goes on with it
 			}
 			e.close()

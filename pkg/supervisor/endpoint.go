@@ -27,6 +27,7 @@ type endpoint struct {
 	listener net.Listener
 	server   *http.Server // nil until it serves
 	file     socketFile   // of a unix socket
+	foreign  bool         // the supervisor before us opened it
 	shared   int          // a duplicate of the listener for a successor, -1: not made yet
 }
 
@@ -122,7 +123,9 @@ func inheritEndpoint(name, address string, fd int) (*endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return newEndpoint(name, address, l), nil
+	e := newEndpoint(name, address, l)
+	e.foreign = true
+	return e, nil
 }
 
 // share gives the listener's descriptor for a successor. It stays ours; nobody may make it blocking, which is a property of what both share.

@@ -156,7 +156,11 @@ func (in *Inheritance) claim(b config.Bind, cfg *config.Pool) (*bindSockets, err
 			if bs.Network != b.Network || bs.Address != b.Address {
 				continue
 			}
-			if b.Network != "unix" && b.Network != "systemd" && bs.Shared != (cfg.Sockets == config.SocketsShared) {
+			// Of one that was killed they are taken as they are: no service at all would be worse.
+			if in.conn != nil && b.Network == "unix" && (bs.Mode != b.Mode || bs.User != b.User || bs.Group != b.Group) {
+				return nil, fmt.Errorf("%w %s: mode and owner of a socket in use change only with a restart", ErrBind, b)
+			}
+			if in.conn != nil && b.Network != "unix" && b.Network != "systemd" && bs.Shared != (cfg.Sockets == config.SocketsShared) {
 				return nil, fmt.Errorf("%w %s: sockets = %q of an address in use changes only with a restart", ErrBind, b, cfg.Sockets)
 			}
 			s := in.before.bindOf(bs)
@@ -275,6 +279,9 @@ func (s *Supervisor) adoptAll(b *bundle) {
 		p.grow(ws.Slot + 1)
 		if sl := p.slots[ws.Slot]; ws.Serves && sl.current == nil && !p.removed {
 			sl.current = w
+			if s.heritage.conn != nil && p.cfg.Replace != config.ReplaceNever && stateNamed(ws.State) == ready {
+				s.markOverdue(w, reasonUpgrade) // ours has died meanwhile: the next one relieves it
+			}
 		} else {
 			p.leaving = append(p.leaving, w)
 		}

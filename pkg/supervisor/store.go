@@ -38,8 +38,10 @@ func newStore(memory int, stored map[string]bool) (*store, error) {
 		return st, nil
 	}
 	var err error
-	st.memory, err = newSnapshotMemory()
-	return st, err
+	if st.memory, err = newSnapshotMemory(); err != nil {
+		return nil, err
+	}
+	return st, nil
 }
 
 // persist brings the store up to date, after every event. First what is new, then the snapshot that speaks of it, then what is gone: at
