@@ -34,21 +34,26 @@ func (c *child) Pause() {
 		c.readers.Wait()
 		close(stopped)
 	}()
+	c.paused = stopped
 	select {
 	case <-stopped:
 	case <-time.After(pausePatience):
 	}
 }
 
-// Resume takes a Pause back.
+// Resume takes a Pause back that has returned. Readers that it did not wait for go first: two of one pipe would spoil each other's lines.
 func (c *child) Resume() {
-	for _, p := range c.out {
-		p.paused.Store(false)
-		p.file.SetReadDeadline(time.Time{})
-	}
-	c.notify.SetReadDeadline(time.Time{})
-	c.control.SetReadDeadline(time.Time{})
-	c.listen()
+	stopped := c.paused
+	go func() {
+		<-stopped
+		for _, p := range c.out {
+			p.paused.Store(false)
+			p.file.SetReadDeadline(time.Time{})
+		}
+		c.notify.SetReadDeadline(time.Time{})
+		c.control.SetReadDeadline(time.Time{})
+		c.listen()
+	}()
 }
 
 // Names of the descriptors of a worker.
@@ -89,6 +94,9 @@ func adopt(ws workerSnapshot, b *bundle, l launch) (_ *child, err error) {
 	close(c.read)
 	defer func() {
 		if err != nil {
+			for _, p := range c.out {
+				go p.run() // its last words; it ends with the pipe
+			}
 			c.Close()
 		}
 	}()

@@ -50,6 +50,7 @@ type child struct {
 	out       []*outputPipe
 	tell      func(event)
 	readers   sync.WaitGroup // what listens to the worker: see Pause
+	paused    chan struct{}  // closed when the readers have stopped; of the last Pause
 }
 
 // start forks and executes the stub, which becomes the worker.
@@ -332,7 +333,10 @@ func (c *child) Close() {
 	}
 	if c.board != nil {
 		c.board.Close()
+	}
+	if c.boardFD >= 0 { // one that could not be adopted has no board, but its memory
 		unix.Close(c.boardFD)
+		c.boardFD = -1
 	}
 	if c.pid == 0 { // never started: nobody reads the pipes
 		for _, p := range c.out {

@@ -44,7 +44,7 @@ func (s *Supervisor) reconcile() {
 	if s.probation && !s.succeeding && s.allServe() {
 		s.succeed()
 	}
-	if s.again && s.busy() == "" {
+	if s.again && s.busy() == "" || s.upgradeWaits && s.reload == nil {
 		s.nextReload()
 	}
 	s.noteRecovery()

@@ -232,6 +232,9 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 		if s.handing != nil {
 			asked, ticks, watches = nil, nil, nil
 		}
+		if s.succeeding {
+			asked = nil // a stop must find all workers, also those that are on their way to us
+		}
 		if s.frozen {
 			events = nil
 		}

@@ -78,7 +78,10 @@ type upgrade struct {
 	spawned  map[int]processID
 	words    string // why it failed, in its own words
 	patience *time.Timer
-	closed   bool // it has closed its end
+	closed   bool   // it has closed its end
+	ready    bool   // it said so: if nobody stopped it, it would take the end of its channel for our death, and take over
+	pausing  bool   // our readers are being stopped: nobody may start them again before that is over
+	lost     string // why it will not take over; it became known meanwhile
 }
 
 // beginUpgrade starts the program on disk beside us, to take everything over. One upgrade runs; who asks meanwhile shares its verdict.
@@ -235,6 +238,7 @@ func (s *Supervisor) upgradeReturned(u *upgrade, err error) {
 	if s.upgrade != u {
 		return
 	}
+	u.ready = err == nil
 	if err == nil && s.stopping != running {
 		err = fmt.Errorf("the supervisor is stopping")
 	}
@@ -243,13 +247,10 @@ func (s *Supervisor) upgradeReturned(u *upgrade, err error) {
 		return
 	}
 	// It is ready. From here on nothing changes here any more: see Run.
-	s.handing = u
+	s.handing, u.pausing = u, true
 	u.patience = time.AfterFunc(takenPatience, func() {
 		s.do(func() {
-			if s.handing == u {
-				unix.Kill(u.pid, unix.SIGKILL)
-				s.takeBack(u, "the new supervisor did not take over in time")
-			}
+			s.takeBack(u, "the new supervisor did not take over in time")
 		})
 	})
 	children := s.children()
@@ -285,6 +286,11 @@ func (s *Supervisor) handOver(u *upgrade) {
 	if s.handing != u {
 		return
 	}
+	u.pausing = false
+	if u.lost != "" {
+		s.takeBack(u, u.lost)
+		return
+	}
 	for len(s.events) > 0 {
 		s.handle(<-s.events)
 	}
@@ -305,7 +311,10 @@ func (s *Supervisor) leave(u *upgrade) {
 	s.log.Info("self-upgrade done: this supervisor leaves", zap.Int("successor", u.pid), zap.Duration("took", took.Round(time.Millisecond)))
 	answer(&u.asked, Verdict{OK: true, Text: fmt.Sprintf("supervisor %d has taken over, generation %d is in force", u.pid, s.generation+1),
 		Generation: s.generation + 1, Took: took})
-	answer(&s.waiting, Verdict{OK: true, Text: "a self-upgrade came before it and read the configuration", Generation: s.generation + 1})
+	if s.again { // it may have read the configuration before that was asked for
+		unix.Kill(u.pid, unix.SIGHUP)
+	}
+	answer(&s.waiting, Verdict{OK: true, Text: fmt.Sprintf("a self-upgrade came before it: supervisor %d goes on with it", u.pid), Generation: s.generation + 1})
 	s.handedOver = true
 	s.successor = u.pid
 	s.passEndpointsOn()
@@ -328,13 +337,16 @@ func (s *Supervisor) takeBack(u *upgrade, why string) {
 	if s.handing != u {
 		return
 	}
+	if u.pausing {
+		u.lost = why
+		return
+	}
 	u.patience.Stop()
 	s.handing, s.frozen = nil, false
 	for _, c := range s.children() {
 		c.Resume()
 	}
 	s.flip = nil
-	tellMainPID()
 	s.upgradeFailed(u, fmt.Errorf("%s; a further self-upgrade needs a restart", why))
 }
 
@@ -349,6 +361,12 @@ func (s *Supervisor) upgradeFailed(u *upgrade, err error) {
 	v := s.refused("self-upgrade failed, nothing changed: %v", err)
 	v.Took = took
 	answer(&u.asked, v)
+	if u.ready { // it told the manager that it is the one
+		sdnotify.Send(os.Getenv(sdnotify.EnvSocket), "MAINPID="+strconv.Itoa(os.Getpid()))
+		if u.pid > 0 && !u.closed {
+			unix.Kill(u.pid, unix.SIGKILL)
+		}
+	}
 	u.conn.Close()
 	for _, id := range u.spawned { // those that do not hear that their supervisor is gone
 		endForeign(id)
@@ -437,7 +455,10 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 		}
 	}
 	s.store, _ = newStore(in.before.take(storeDescriptor), stored)
-	s.keepDeltas(rest.snapshot) // TTIN may have come meanwhile
+	s.keepDeltas(rest.snapshot)                       // TTIN may have come meanwhile
+	for pool, serial := range rest.snapshot.Serials { // it went on refilling
+		s.serials[pool] = max(s.serials[pool], serial)
+	}
 	s.adoptAll(&rest)
 	s.takeEndpointsOver()
 	rest.close()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -139,4 +140,137 @@ func TestUpgradeThatDoesNotFitIntoTheCgroupIsRefused(t *testing.T) {
 		t.Errorf("verdict %+v", v)
 	}
 	mustGet(t, m.addr(), "/")
+}
+
+// begun starts a self-upgrade whose successor is a process that only sleeps; the test speaks for it.
+func begun(t *testing.T, m *master, flip *testFlip, asked func(Verdict)) (*os.File, *exec.Cmd) {
+	t.Helper()
+	m.look(func() { m.beginUpgrade(asked) })
+	conn := <-flip.conn
+	t.Cleanup(func() { conn.Close() })
+	first, err := receiveBundle(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.close()
+	successor := exec.Command("sleep", "1000")
+	if err := successor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { successor.Process.Kill() })
+	say(t, conn, successorNote{PID: successor.Process.Pid})
+	m.until("it knows the pid", func() bool { return m.upgrade.pid > 0 })
+	return conn, successor
+}
+
+func say(t *testing.T, conn *os.File, note successorNote) {
+	t.Helper()
+	text, _ := json.Marshal(note)
+	if err := sendPacket(conn, text, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func endedBy(cmd *exec.Cmd) syscall.Signal {
+	cmd.Wait()
+	return cmd.ProcessState.Sys().(syscall.WaitStatus).Signal()
+}
+
+// A successor that is ready in the moment of a stop must not take the end of its channel for our death, and serve on.
+func TestStopEndsASuccessorThatIsReady(t *testing.T) {
+	m, flip := upgradable(t)
+	_, successor := begun(t, m, flip, func(Verdict) {})
+	m.look(func() {
+		u := m.upgrade
+		m.stop(graceful)
+		m.upgradeReturned(u, nil)
+	})
+	if sig := endedBy(successor); sig != syscall.SIGKILL {
+		t.Errorf("the successor ended by %v", sig)
+	}
+	if err := m.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A successor that dies while our readers are being stopped: they come back once, after that.
+func TestSuccessorThatDiesWhileReadersStop(t *testing.T) {
+	m, flip := upgradable(t)
+	verdicts := make(chan Verdict, 1)
+	begun(t, m, flip, func(v Verdict) { verdicts <- v })
+	m.look(func() {
+		u := m.upgrade
+		m.upgradeReturned(u, nil)
+		m.takeBack(u, "it is gone")
+		if m.handing == nil {
+			t.Error("taken back before the readers have stopped")
+		}
+	})
+	if v := <-verdicts; v.OK || !strings.Contains(v.Text, "it is gone") {
+		t.Errorf("verdict %+v", v)
+	}
+	m.signal(syscall.SIGHUP) // the new workers' READY=1 is heard, and the old ones' end
+	m.await("reload done", 1)
+	m.await("worker gone", 2)
+}
+
+// A reload that waits for a self-upgrade is the successor's: it may have read the configuration earlier.
+func TestReloadThatWaitsGoesToTheSuccessor(t *testing.T) {
+	m, flip := upgradable(t)
+	verdicts := make(chan Verdict, 1)
+	conn, successor := begun(t, m, flip, func(Verdict) {})
+	for _, pid := range m.pids() { // they are nobody's after the hand-over
+		t.Cleanup(func() { syscall.Kill(pid, syscall.SIGKILL) })
+	}
+	m.look(func() { m.beginReload(func(v Verdict) { verdicts <- v }) })
+	flip.outcome <- nil
+	rest, err := receiveBundle(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest.close()
+	say(t, conn, successorNote{Taken: true})
+	if v := <-verdicts; !v.OK || !strings.Contains(v.Text, "goes on with it") {
+		t.Errorf("verdict %+v", v)
+	}
+	if sig := endedBy(successor); sig != syscall.SIGHUP {
+		t.Errorf("the successor got %v", sig)
+	}
+}
+
+// A self-upgrade waits for a reload, another reload waits as well, and cannot be loaded: the upgrade comes nevertheless.
+func TestUpgradeThatWaitsOutlivesAFailedReload(t *testing.T) {
+	m, flip := upgradable(t)
+	verdicts := make(chan Verdict, 1)
+	m.look(func() {
+		m.beginReload()
+		m.beginUpgrade(func(v Verdict) { verdicts <- v })
+		m.beginReload()
+		m.mu.Lock()
+		m.err = errors.New("does not parse")
+		m.mu.Unlock()
+	})
+	(<-flip.conn).Close()
+	flip.outcome <- errors.New("child exited")
+	if v := <-verdicts; v.OK {
+		t.Errorf("verdict %+v", v)
+	}
+}
+
+// Signals wait until a successor has the workers of the one before it: a stop must find them all.
+func TestSignalsWaitUntilASuccessorHasAllWorkers(t *testing.T) {
+	m, _ := upgradable(t)
+	m.look(func() { m.succeeding = true })
+	m.signal(syscall.SIGTERM)
+	for range 3 {
+		m.look(func() {
+			if m.stopping != running {
+				t.Error("it stops too early")
+			}
+		})
+	}
+	m.look(func() { m.succeeding = false })
+	if err := m.wait(); err != nil {
+		t.Error(err)
+	}
 }
