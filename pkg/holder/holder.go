@@ -106,6 +106,7 @@ type holder struct {
 	given   []stored
 	store   []stored
 	main    int // pid of the supervisor; 0: none runs
+	pinned  int // its program, held open; -1: it is not the file at path (a script)
 	started bool
 	leaving bool                       // we were told to stop
 	deaf    bool                       // the supervisor has no handlers for signals yet
@@ -125,7 +126,7 @@ func Run(args []string) int {
 	signal.Notify(children, unix.SIGCHLD)
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE) // stderr that nobody reads must not end everything
 
-	h := &holder{args: args, above: os.Getenv(sdnotify.EnvSocket), retry: time.NewTimer(0), hears: time.NewTimer(deafTime)}
+	h := &holder{pinned: -1, args: args, above: os.Getenv(sdnotify.EnvSocket), retry: time.NewTimer(0), hears: time.NewTimer(deafTime)}
 	if err := h.open(); err != nil {
 		say("%v", err)
 		return exitNotFound
@@ -212,7 +213,7 @@ func (h *holder) start() bool {
 			"LISTEN_FDNAMES="+strings.Join(names, ":"))
 	}
 	// A process group of its own: what is sent to a whole group, like Ctrl-C, comes once, through us.
-	pid, err := syscall.ForkExec(h.path, append([]string{h.path}, h.args[1:]...), &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(h.program(), append([]string{h.path}, h.args[1:]...), &syscall.ProcAttr{
 		Env: env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
 	if err != nil {
@@ -224,9 +225,41 @@ func (h *holder) start() bool {
 		return !h.started || h.crashed()
 	}
 	h.main, h.started, h.deaf = pid, true, true
+	h.pin()
 	h.hears.Reset(deafTime)
 	say("supervisor %d started, %d descriptors passed", pid, len(names))
 	return false
+}
+
+// pin holds the program of the supervisor that is in charge open. One that dies is started again from the same program, although somebody may be
+// in the middle of installing the next one under its name: that is what a self-upgrade is for.
+func (h *holder) pin() {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(h.main)+"/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	var running, installed unix.Stat_t
+	if unix.Fstat(fd, &running) != nil || unix.Stat(h.path, &installed) != nil || running.Dev != installed.Dev || running.Ino != installed.Ino {
+		unix.Close(fd)
+		return
+	}
+	if h.pinned >= 0 {
+		unix.Close(h.pinned)
+	}
+	h.pinned = fd
+}
+
+// program gives what to execute: by its path while that names the pinned file, so that people see the name.
+func (h *holder) program() string {
+	var pinned, installed unix.Stat_t
+	if h.pinned < 0 || unix.Fstat(h.pinned, &pinned) != nil {
+		return h.path
+	}
+	if unix.Stat(h.path, &installed) == nil && pinned.Dev == installed.Dev && pinned.Ino == installed.Ino {
+		return h.path
+	}
+	say("%s is another file by now: starting the program that ran; SIGUSR2 upgrades", h.path)
+	return "/proc/self/fd/" + strconv.Itoa(h.pinned)
 }
 
 // forward passes a signal on. It reports whether we are at the end.

@@ -92,6 +92,7 @@ func (h *holder) follow(value string) {
 	default:
 		say("supervisor %d takes over from %d", pid, h.main)
 		h.main = pid
+		h.pin()
 		h.listens() // it had handlers before it announced itself
 	}
 }

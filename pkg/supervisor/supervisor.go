@@ -263,7 +263,7 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 		}
 	}
 	if s.handedOver {
-		s.passOn(signals)
+		go s.passOn(signals) // until the process ends
 		return nil
 	}
 	s.log.Info("stopped")

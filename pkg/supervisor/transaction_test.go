@@ -429,7 +429,11 @@ func TestReloadRemovesABindAndAddsItAgain(t *testing.T) {
 			}
 		}
 		m.await("address closed", i+1)
+		// Another process of this machine may have it for a moment, as the near end of a connection.
 		ln, err := net.Listen("tcp", two)
+		for deadline := time.Now().Add(eventually); err != nil && time.Now().Before(deadline); ln, err = net.Listen("tcp", two) {
+			time.Sleep(50 * time.Millisecond)
+		}
 		if err != nil {
 			t.Fatalf("the port is not free: %v", err)
 		}

@@ -322,13 +322,8 @@ func (s *Supervisor) leave(u *upgrade) {
 
 // passOn sends the successor the signals that still reached us.
 func (s *Supervisor) passOn(signals <-chan os.Signal) {
-	for {
-		select {
-		case sig := <-signals:
-			unix.Kill(s.successor, sig.(syscall.Signal))
-		default:
-			return
-		}
+	for sig := range signals {
+		unix.Kill(s.successor, sig.(syscall.Signal))
 	}
 }
 

@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"errors"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +18,9 @@ type notifier struct {
 
 // notifyPatience bounds a send into a full socket, in case its reader stands still.
 const notifyPatience = 100 * time.Millisecond
+
+// notifyTries: on a starved machine the deadline may be over before the write begins, and nobody says READY=1 a second time.
+const notifyTries = 20
 
 func dialNotify(address string) *notifier {
 	if address == "" {
@@ -36,8 +41,12 @@ func (n *notifier) send(state string) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.conn.SetWriteDeadline(time.Now().Add(notifyPatience))
-	n.conn.Write([]byte(state))
+	for range notifyTries {
+		n.conn.SetWriteDeadline(time.Now().Add(notifyPatience))
+		if _, err := n.conn.Write([]byte(state)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+	}
 }
 
 // oneLine keeps a text from smuggling in further assignments.
