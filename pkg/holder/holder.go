@@ -259,7 +259,8 @@ func (h *holder) program() string {
 		return h.path
 	}
 	say("%s is another file by now: starting the program that ran; SIGUSR2 upgrades", h.path)
-	return "/proc/self/fd/" + strconv.Itoa(h.pinned)
+	// Not /proc/self: in the child that descriptor has given way to one that is passed.
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.pinned)
 }
 
 // forward passes a signal on. It reports whether we are at the end.

@@ -15,6 +15,7 @@ import (
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/protocol"
+	"supervisor/pkg/scoreboard"
 )
 
 // Inheritance is what this process finds when it starts: sockets of systemd's, and what the supervisor before it left, if there was one.
@@ -276,6 +277,8 @@ func (s *Supervisor) adoptAll(b *bundle) {
 			continue
 		}
 		w.proc = c
+		// What it said may have been read by a supervisor that was killed before it could note it.
+		w.speaks = w.speaks || c.board.Joined()
 		p.grow(ws.Slot + 1)
 		if sl := p.slots[ws.Slot]; ws.Serves && sl.current == nil && !p.removed {
 			sl.current = w
@@ -294,6 +297,9 @@ func (s *Supervisor) adoptAll(b *bundle) {
 		s.log.Info("worker adopted", w.fields()...)
 		c.listen()
 		go c.wait(tell)
+		if state == starting && c.board.Joined() && c.board.State() == scoreboard.Serving {
+			go tell(event{fact: factReady})
+		}
 		if p.slots[ws.Slot].current != w && state <= ready {
 			old = append(old, w)
 		}
