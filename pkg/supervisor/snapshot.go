@@ -31,6 +31,7 @@ type snapshot struct {
 	Admin      string           `json:"admin,omitempty"`   // the admin listener, the same
 	Pools      []poolSnapshot   `json:"pools"`
 	Workers    []workerSnapshot `json:"workers,omitempty"` // absent before the hand-over
+	Stored     []string         `json:"stored,omitempty"`  // at the hand-over: descriptors that lie with the manager
 }
 
 const snapshotVersion = 1

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -296,6 +298,9 @@ func (s *Supervisor) handOver(u *upgrade) {
 	}
 	b := s.snapshot()
 	s.addWorkers(&b)
+	if s.store != nil {
+		b.snapshot.Stored = slices.Sorted(maps.Keys(s.store.stored))
+	}
 	s.frozen = true // the descriptors must stay open while they are sent
 	go func() {
 		if err := sendBundle(u.conn, b); err != nil {
@@ -444,6 +449,9 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 		s.steer(p)
 	}
 	stored := map[string]bool{snapshotName: true}
+	for _, name := range rest.snapshot.Stored { // also of workers that died since
+		stored[name] = true
+	}
 	for _, part := range []*bundle{in.before, &rest} {
 		for name := range part.fds {
 			stored[name] = true
