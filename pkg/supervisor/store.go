@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -17,6 +18,7 @@ type store struct {
 	memory *snapshotMemory
 	stored map[string]bool // names of the descriptors
 	last   []byte          // the snapshot in the memory
+	retry  time.Time       // the manager did not read: not before then again
 }
 
 // storeDescriptor names the store's memory in a hand-over.
@@ -44,17 +46,20 @@ func newStore(memory int, stored map[string]bool) (*store, error) {
 	return st, nil
 }
 
+// storePause is how long a manager that does not read is left alone.
+const storePause = 10 * time.Second
+
 // persist brings the store up to date, after every event. First what is new, then the snapshot that speaks of it, then what is gone: at
 // each moment the snapshot finds all its descriptors.
 func (s *Supervisor) persist() {
-	if s.store == nil || s.probation || s.stopping != running {
+	if s.store == nil || s.probation || s.stopping != running || time.Now().Before(s.store.retry) {
 		return
 	}
 	b := s.snapshot()
 	s.addWorkers(&b)
 	if err := s.store.put(b); err != nil {
-		s.log.Warn("cannot store descriptors with the manager: a kill -9 of the supervisor would lose connections", zap.Error(err))
-		s.store = nil
+		s.log.Warn("cannot store descriptors with the manager: until that works, a kill -9 of the supervisor would lose connections", zap.Error(err))
+		s.store.retry = time.Now().Add(storePause) // each try may hold up the loop
 	}
 }
 

@@ -361,9 +361,9 @@ func (s *Supervisor) upgradeFailed(u *upgrade, err error) {
 	v := s.refused("self-upgrade failed, nothing changed: %v", err)
 	v.Took = took
 	answer(&u.asked, v)
-	if u.ready { // it told the manager that it is the one
+	if u.ready || u.pid > 0 { // it may have told the manager that it is the one
 		sdnotify.Send(os.Getenv(sdnotify.EnvSocket), "MAINPID="+strconv.Itoa(os.Getpid()))
-		if u.pid > 0 && !u.closed {
+		if u.ready && u.pid > 0 && !u.closed {
 			unix.Kill(u.pid, unix.SIGKILL)
 		}
 	}
