@@ -108,12 +108,11 @@ func (in *Inheritance) fromManager() {
 		if i < len(names) && names[i] != "" {
 			name = names[i]
 		}
-		switch {
-		case !strings.HasPrefix(name, descriptorPrefix):
-			in.sockets[name] = append(in.sockets[name], fd)
-		default:
+		if strings.HasPrefix(name, descriptorPrefix) {
 			left.fds[name] = fd
 			in.stored[name] = true
+		} else {
+			in.sockets[name] = append(in.sockets[name], fd)
 		}
 	}
 	if len(left.fds) == 0 {
@@ -157,17 +156,17 @@ func (in *Inheritance) claim(b config.Bind, cfg *config.Pool) (*bindSockets, err
 			if bs.Network != b.Network || bs.Address != b.Address {
 				continue
 			}
-			// Of one that was killed they are taken as they are: no service at all would be worse.
-			if in.conn != nil && b.Network == "unix" && (bs.Mode != b.Mode || bs.User != b.User || bs.Group != b.Group) {
-				return nil, fmt.Errorf("%w %s: mode and owner of a socket in use change only with a restart", ErrBind, b)
-			}
-			if in.conn != nil && b.Network != "unix" && b.Network != "systemd" && bs.Shared != (cfg.Sockets == config.SocketsShared) {
-				return nil, fmt.Errorf("%w %s: sockets = %q of an address in use changes only with a restart", ErrBind, b, cfg.Sockets)
-			}
 			s := in.before.bindOf(bs)
-			if s != nil {
-				s.bind, s.backlog = b, cfg.Backlog
+			if s == nil {
+				return nil, nil
 			}
+			if in.conn != nil { // of one that was killed they are taken as they are: no service at all would be worse
+				if err := s.canBecome(b, cfg); err != nil {
+					s.Close()
+					return nil, err
+				}
+			}
+			s.bind, s.backlog = b, cfg.Backlog
 			return s, nil
 		}
 	}

@@ -90,6 +90,17 @@ func (s *bindSockets) pairUp() error {
 	return nil
 }
 
+// canBecome reports whether these sockets can serve another bind of the same address.
+func (s *bindSockets) canBecome(b config.Bind, cfg *config.Pool) error {
+	if b.Network == "unix" && (s.bind.Mode != b.Mode || s.bind.User != b.User || s.bind.Group != b.Group) {
+		return fmt.Errorf("%w %s: mode and owner of a socket in use change only with a restart", ErrBind, b)
+	}
+	if b.Network != "unix" && b.Network != "systemd" && s.shared != (cfg.Sockets == config.SocketsShared) {
+		return fmt.Errorf("%w %s: sockets = %q of an address in use changes only with a restart", ErrBind, b, cfg.Sockets)
+	}
+	return nil
+}
+
 // again gives the same sockets to another bind: the address stays where it is, when only its name or its pool changes.
 func (s *bindSockets) again(b config.Bind, cfg *config.Pool) (*bindSockets, error) {
 	n := &bindSockets{

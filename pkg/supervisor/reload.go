@@ -208,11 +208,8 @@ func (s *Supervisor) bindNew(r *reload, b config.Bind, cfg *config.Pool) (*bindS
 			if held.bind.Network != b.Network || held.bind.Address != b.Address {
 				continue
 			}
-			if b.Network == "unix" && (held.bind.Mode != b.Mode || held.bind.User != b.User || held.bind.Group != b.Group) {
-				return nil, fmt.Errorf("%w %s: mode and owner of a socket in use change only with a restart", ErrBind, b)
-			}
-			if b.Network != "unix" && b.Network != "systemd" && held.shared != (cfg.Sockets == config.SocketsShared) {
-				return nil, fmt.Errorf("%w %s: sockets = %q of an address in use changes only with a restart", ErrBind, b, cfg.Sockets)
+			if err := held.canBecome(b, cfg); err != nil {
+				return nil, err
 			}
 			sockets, err := held.again(b, cfg)
 			if err == nil {
