@@ -478,9 +478,6 @@ func TestCancelledJobNeverRuns(t *testing.T) {
 
 // The pool's graceful_timeout is all that a runner's stop takes, whatever holds it up: here a Redis that hangs in the middle of a job.
 func TestStopOfARunnerFitsInGracefulTimeout(t *testing.T) {
-	if !proving() {
-		t.Skip("it holds a deadline of seconds against the clock, which a busy machine misses: PROVE=1")
-	}
 	checkout(t)
 	s := start(t, drills, "-c", write(t, "supervisor.toml", `
 [pool.jobs]

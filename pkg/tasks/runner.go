@@ -235,8 +235,17 @@ func (r *Runner) Run(ctx context.Context) error {
 		r.lease.end()
 	}
 	close(r.gone)
+	helped := make(chan struct{})
+	go func() {
+		r.helpers.Wait()
+		close(helped)
+	}()
 	cut := time.AfterFunc(r.phases.goodbye, endWork) // their last calls, to a Redis that hangs
-	r.helpers.Wait()
+	select {
+	case <-helped:
+	case <-time.After(2 * r.phases.goodbye):
+		// A call without a pipeline does not hear that its context has ended. It ends by its own CallTimeout, and finds no lease.
+	}
 	cut.Stop()
 	r.leave(err == nil)
 	return err
