@@ -296,10 +296,14 @@ func (c *chaos) killMaster() {
 func (c *chaos) calm() {
 	c.t.Helper()
 	var last string
+	scaled := false
 	for deadline := time.Now().Add(eventually); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		out, err := exec.Command(filepath.Join(bin, "supervisor"), "ctl", "--socket", c.sock, "scale", fmt.Sprintf("web=%d", chaosWorkers)).CombinedOutput()
-		if last = string(out); err != nil {
-			continue
+		if !scaled {
+			out, err := exec.Command(filepath.Join(bin, "supervisor"), "ctl", "--socket", c.sock, "scale", fmt.Sprintf("web=%d", chaosWorkers)).CombinedOutput()
+			if last = string(out); err != nil {
+				continue
+			}
+			scaled = true
 		}
 		status, err := exec.Command(filepath.Join(bin, "supervisor"), "ctl", "--socket", c.sock, "--json", "status").Output()
 		var s control.Status

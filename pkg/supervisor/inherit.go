@@ -299,8 +299,11 @@ func (s *Supervisor) adoptAll(b *bundle) {
 		if state == starting && c.board.Joined() && c.board.State() == scoreboard.Serving {
 			go tell(event{fact: factReady})
 		}
-		if p.slots[ws.Slot].current != w && state <= ready {
+		switch {
+		case p.slots[ws.Slot].current != w && state <= ready:
 			old = append(old, w)
+		case state == ready && w.speaks:
+			s.welcome(w) // it may have missed that: its supervisor was killed
 		}
 	}
 	// First nobody old takes connections, then they let go of theirs.

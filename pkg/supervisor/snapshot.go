@@ -90,8 +90,11 @@ func slotDescriptor(id string, slot int) string {
 	return bindDescriptor(id, "slot."+strconv.Itoa(slot))
 }
 
+// Names of workers' descriptors begin so.
+const workerDescriptors = descriptorPrefix + "worker."
+
 func workerDescriptor(id protocol.WorkerID, what string) string {
-	return descriptorPrefix + "worker." + id.String() + "." + what
+	return workerDescriptors + id.String() + "." + what
 }
 
 // snapshot describes everything but the workers.

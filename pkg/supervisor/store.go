@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,6 +44,7 @@ func newStore(memory int, stored map[string]bool) (*store, error) {
 	if st.memory, err = newSnapshotMemory(); err != nil {
 		return nil, err
 	}
+	delete(st.stored, snapshotName) // that was another one
 	return st, nil
 }
 
@@ -50,13 +52,21 @@ func newStore(memory int, stored map[string]bool) (*store, error) {
 const storePause = 10 * time.Second
 
 // persist brings the store up to date, after every event. First what is new, then the snapshot that speaks of it, then what is gone: at
-// each moment the snapshot finds all its descriptors.
-func (s *Supervisor) persist() {
+// each moment the snapshot finds all its descriptors. others are workers that are about to be ours.
+func (s *Supervisor) persist(others ...*bundle) {
 	if s.store == nil || s.probation || s.stopping != running || time.Now().Before(s.store.retry) {
 		return
 	}
 	b := s.snapshot()
 	s.addWorkers(&b)
+	for _, o := range others {
+		b.snapshot.Workers = append(b.snapshot.Workers, o.snapshot.Workers...) // behind ours: who comes first has the slot
+		for name, fd := range o.fds {
+			if strings.HasPrefix(name, workerDescriptors) {
+				b.fds[name] = fd
+			}
+		}
+	}
 	if err := s.store.put(b); err != nil {
 		s.log.Warn("cannot store descriptors with the manager: until that works, a kill -9 of the supervisor would lose connections", zap.Error(err))
 		s.store.retry = time.Now().Add(storePause) // each try may hold up the loop

@@ -347,6 +347,9 @@ func (s *Supervisor) takeBack(u *upgrade, why string) {
 		c.Resume()
 	}
 	s.flip = nil
+	if s.store != nil {
+		s.store.last = nil // it may have written there
+	}
 	s.upgradeFailed(u, fmt.Errorf("%s; a further self-upgrade needs a restart", why))
 }
 
@@ -434,20 +437,6 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 			b.passedOn = false
 		}
 	}
-	in.say(successorNote{Taken: true})
-	if s.pidfile != nil {
-		if err := s.pidfile.write(os.Getpid()); err != nil {
-			s.log.Warn("cannot write the pidfile", zap.Error(err))
-		}
-	}
-	for _, w := range s.workers() {
-		if w.state == ready && w.speaks {
-			s.welcome(w)
-		}
-	}
-	for _, p := range s.pools {
-		s.steer(p)
-	}
 	stored := map[string]bool{snapshotName: true}
 	for _, name := range rest.snapshot.Stored { // also of workers that died since
 		stored[name] = true
@@ -461,6 +450,21 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 	s.keepDeltas(rest.snapshot)                       // TTIN may have come meanwhile
 	for pool, serial := range rest.snapshot.Serials { // it went on refilling
 		s.serials[pool] = max(s.serials[pool], serial)
+	}
+	s.persist(&rest) // before it leaves: a supervisor that is killed right after must be found with all its workers
+	in.say(successorNote{Taken: true})
+	if s.pidfile != nil {
+		if err := s.pidfile.write(os.Getpid()); err != nil {
+			s.log.Warn("cannot write the pidfile", zap.Error(err))
+		}
+	}
+	for _, w := range s.workers() {
+		if w.state == ready && w.speaks {
+			s.welcome(w)
+		}
+	}
+	for _, p := range s.pools {
+		s.steer(p)
 	}
 	s.adoptAll(&rest)
 	s.takeEndpointsOver()
