@@ -110,3 +110,38 @@ func TestKillNineOfTheSupervisorCostsNothing(t *testing.T) {
 		t.Errorf("%d workers died", n)
 	}
 }
+
+// EDGE_CASES 46: a pool with replace = "never" lives on over self-upgrades, one right after the other, and over a kill -9 of the supervisor: the
+// same process, of which nobody loses sight.
+func TestNeverPoolOutlivesItsSupervisors(t *testing.T) {
+	k := startKeeper(t)
+	args := []string{"-c", write(t, "supervisor.toml", fmt.Sprintf(`
+[pool.cache]
+command = ["sleep", "600"]
+replace = "never"
+
+[pool.web]
+command = [%q, "serve"]
+bind    = ["127.0.0.1:0"]
+`, app()))}
+	s := launchKept(t, []string{filepath.Join(bin, "supervisor")}, []string{"NOTIFY_SOCKET=" + k.listener.Name()}, args...)
+	s.awaitAddress()
+	s.await("pool serves .*web", 1)
+	first := s.await(`worker starts .*"cache.0.1"`, 1)
+	var pid int
+	if _, err := fmt.Sscanf(first[strings.Index(first, `"pid": `):], `"pid": %d`, &pid); err != nil {
+		t.Fatal(first, err)
+	}
+	s.upgrade()
+	s.upgrade()
+	syscall.Kill(s.pid, syscall.SIGKILL)
+	k.restart(s, args...)
+	s.await("reload done", 1)
+	if n := s.count(`worker starts .*"cache\.`); n != 1 {
+		t.Errorf("%d processes were started for the pool, want 1", n)
+	}
+	s.await(fmt.Sprintf(`worker adopted .*"cache.0.1", "pid": %d`, pid), 3)
+	// It is watched still: when it dies there is a new one.
+	syscall.Kill(pid, syscall.SIGKILL)
+	s.await(`worker starts .*"cache\.`, 2)
+}
