@@ -32,7 +32,7 @@ func TestTheInMemoryRedisRefusesWhatItHasNoRoomFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(store.close)
+	t.Cleanup(store.Close)
 
 	var ids []string
 	for err == nil && len(ids) < 1000 {

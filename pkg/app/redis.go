@@ -7,103 +7,45 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
 
+	"supervisor/internal/lazyredis"
 	"supervisor/pkg/tasks"
 )
 
 // redisOptions reads the URL of a Redis. Its errors do not repeat it: it may hold a password.
 func redisOptions(url string) (rueidis.ClientOption, error) {
-	base, query, hasQuery := strings.Cut(url, "?")
-	base = strings.TrimSuffix(base, "/") // redis://host/ is how many write redis://host
-	if hasQuery {
-		base += "?" + query
-	}
-	options, err := rueidis.ParseURL(base)
+	options, err := lazyredis.Parse(url)
 	if err != nil || options.InitAddress[0] == "" {
 		return options, errors.New("want redis://[user:password@]host[:port][/db], rediss://… or unix:/path; in a password write % / ? # : @ as %25 %2F %3F %23 %3A %40")
 	}
-	options.DisableCache = true // nothing is read twice
-	options.DisableRetry = true // it would retry until the context ends; see try
 	options.ForceSingleClient = len(options.InitAddress) == 1
 	options.Dialer.Timeout = time.Second
-	options.ReadBufferEachConn, options.WriteBufferEachConn = 64<<10, 64<<10
-	options.RingScaleEachConn = 8
 	options.PipelineMultiplex = 2 // four connections: an upload of megabytes does not hold up the next
 	options.ClientName = "app"
 	return options, nil
 }
 
-// connection is a Redis that may be away, also when the program starts: it is dialled when first needed, and again when that has failed. (The
-// library does that by itself for one address only; for Sentinels and clusters it wants an answer first.)
-type connection struct {
-	options rueidis.ClientOption
+// connection is a Redis that may be away.
+type connection struct{ *lazyredis.Link }
 
-	mu      sync.Mutex
-	client  rueidis.Client // set once
-	dialing chan struct{}  // closed when the attempt under way has ended; nil: none
-	err     error          // of the last attempt
-	closed  bool
-}
-
-// get gives the client, or why there is none. Attempts are made one at a time, and nobody waits longer than its context.
-func (c *connection) get(ctx context.Context) (rueidis.Client, error) {
-	c.mu.Lock()
-	if c.client == nil && !c.closed {
-		if c.dialing == nil {
-			c.dialing = make(chan struct{})
-			go c.dial(c.dialing)
-		}
-		dialing := c.dialing
-		c.mu.Unlock()
-		select {
-		case <-dialing:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		c.mu.Lock()
-	}
-	defer c.mu.Unlock()
+// get gives the client, or why there is none.
+func (c connection) get(ctx context.Context) (rueidis.Client, error) {
+	client, err := c.Get(ctx)
+	var failed *lazyredis.DialError
 	switch {
-	case c.closed:
+	case errors.Is(err, lazyredis.ErrClosed):
 		return nil, tasks.ErrClosed
-	case c.client == nil:
-		return nil, fmt.Errorf("%w: %w", tasks.ErrUnavailable, c.err)
+	case errors.As(err, &failed):
+		return nil, fmt.Errorf("%w: %w", tasks.ErrUnavailable, failed.Err)
 	}
-	return c.client, nil
-}
-
-func (c *connection) dial(done chan struct{}) {
-	client, err := rueidis.NewClient(c.options)
-	if err != nil && client != nil {
-		client.Close()
-		client = nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dialing, c.err = nil, err
-	if client != nil && c.closed {
-		client.Close()
-	} else {
-		c.client = client
-	}
-	close(done)
-}
-
-func (c *connection) close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed = true
-	if c.client != nil {
-		c.client.Close()
-	}
+	return client, err
 }
 
 // try makes a call that may be made twice, and gives its error a name that callers know. nil of Redis is errNotStored.
-func (c *connection) try(ctx context.Context, do func(context.Context, rueidis.Client) error) error {
+func (c connection) try(ctx context.Context, do func(context.Context, rueidis.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	err := again(ctx, func(err error) bool { return !answered(err) }, func() error {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"supervisor/internal/lazyredis"
 )
 
 // How long the store keeps things. Nothing is written without one of these.
@@ -51,7 +53,7 @@ func openStore(url string, limit int64) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &store{connection: connection{options: options}, limit: limit}, nil
+	return &store{connection: connection{lazyredis.New(options)}, limit: limit}, nil
 }
 
 func uploadKey(id string) string { return "app:upload:{" + id + "}" }

@@ -59,7 +59,7 @@ func (t *Tasks) Close() {
 	closed := make(chan struct{})
 	go func() {
 		t.client.Close()
-		t.store.close()
+		t.store.Close()
 		close(closed)
 	}()
 	select {

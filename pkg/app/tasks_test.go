@@ -714,7 +714,7 @@ func TestMemoryRedis(t *testing.T) {
 			t.Fatal("the key never expires")
 		}
 	}
-	s.close()
+	s.Close()
 	m.Close()
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the socket is left")

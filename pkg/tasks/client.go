@@ -23,9 +23,9 @@ const (
 type Client struct {
 	options Options
 	oneSlot bool // a command may touch several lanes
-	calls   *link
-	waits   *link
-	sends   *link // lone enqueues
+	calls   link
+	waits   link
+	sends   link // lone enqueues
 
 	mu    sync.Mutex
 	lines map[string]*line // by tag; made when first used
@@ -33,9 +33,9 @@ type Client struct {
 
 // Close ends the connections. Stop runners first.
 func (c *Client) Close() {
-	c.waits.close()
-	c.calls.close()
-	c.sends.close()
+	c.waits.Close()
+	c.calls.Close()
+	c.sends.Close()
 }
 
 // Task is a job to be enqueued.

@@ -7,11 +7,12 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
+
+	"supervisor/internal/lazyredis"
 )
 
 // Options of a connection. The zero value is good for one Redis server.
@@ -62,13 +63,7 @@ func Connect(address string, options Options) (*Client, error) {
 	if options.Shards < 1 || options.Shards > 1024 {
 		return nil, fmt.Errorf("%d shards: between 1 and 1024", options.Shards)
 	}
-	// redis://host/ is how many write redis://host; the parser takes the empty path for a database number.
-	base, query, _ := strings.Cut(address, "?")
-	base = strings.TrimSuffix(base, "/")
-	if query != "" {
-		base += "?" + query
-	}
-	settings, err := rueidis.ParseURL(base)
+	settings, err := lazyredis.Parse(address)
 	if err != nil {
 		var whole *url.Error
 		if errors.As(err, &whole) {
@@ -76,15 +71,11 @@ func Connect(address string, options Options) (*Client, error) {
 		}
 		return nil, fmt.Errorf("redis url: %w", err)
 	}
-	settings.DisableCache = true // no CLIENT TRACKING: nothing here is read twice
-	settings.DisableRetry = true // it would retry until the context ends; we know better what may be sent twice
 	settings.ForceSingleClient = !options.Discover && len(settings.InitAddress) == 1
 	if settings.Dialer.Timeout == 0 {
 		settings.Dialer.Timeout = options.CallTimeout
 	}
 	settings.DialCtxFn = dialAndHear(settings)
-	settings.ReadBufferEachConn, settings.WriteBufferEachConn = 64<<10, 64<<10
-	settings.RingScaleEachConn = 8 // we batch: few calls are under way at once
 	settings.PipelineMultiplex = 1 // two connections: a large result does not hold up a heartbeat
 	if settings.ClientName == "" {
 		settings.ClientName = "tasks"
@@ -107,86 +98,33 @@ func Connect(address string, options Options) (*Client, error) {
 	return &Client{
 		options: options,
 		oneSlot: settings.ForceSingleClient || settings.Sentinel.MasterSet != "",
-		calls:   &link{settings: settings},
-		waits:   &link{settings: waiting},
-		sends:   &link{settings: sending},
+		calls:   link{lazyredis.New(settings)},
+		waits:   link{lazyredis.New(waiting)},
+		sends:   link{lazyredis.New(sending)},
 		lines:   make(map[string]*line),
 	}, nil
 }
 
 // link is a connection that may not be there yet.
-type link struct {
-	settings rueidis.ClientOption
+type link struct{ *lazyredis.Link }
 
-	mu      sync.Mutex
-	client  rueidis.Client // set once
-	dialing chan struct{}  // closed when the attempt under way has ended; nil: none
-	err     error          // of the last attempt
-	closed  bool
-}
-
-// get returns the connection, or why there is none. Attempts are made one at a time, and nobody waits longer than its context.
-func (l *link) get(ctx context.Context) (rueidis.Client, error) {
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
+// get returns the connection, or why there is none.
+func (l link) get(ctx context.Context) (rueidis.Client, error) {
+	conn, err := l.Get(ctx)
+	if err == nil {
+		return conn, nil
+	}
+	if errors.Is(err, lazyredis.ErrClosed) {
 		return nil, ErrClosed
 	}
-	if l.client != nil {
-		defer l.mu.Unlock()
-		return l.client, nil
-	}
-	if l.dialing == nil {
-		l.dialing = make(chan struct{})
-		go l.dial(l.dialing)
-	}
-	dialing := l.dialing
-	l.mu.Unlock()
-
-	select {
-	case <-dialing:
-	case <-ctx.Done():
+	var failed *lazyredis.DialError
+	if !errors.As(err, &failed) {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case l.closed:
-		return nil, ErrClosed
-	case l.client != nil:
-		return l.client, nil
-	}
-	if err := redisError(ctx, l.err); errors.Is(err, ErrUnavailable) {
+	if err := redisError(ctx, failed.Err); errors.Is(err, ErrUnavailable) {
 		return nil, err
 	}
-	return nil, fmt.Errorf("%w: %w", ErrUnavailable, l.err)
-}
-
-func (l *link) dial(done chan struct{}) {
-	client, err := rueidis.NewClient(l.settings)
-	if err != nil && client != nil {
-		// A single client comes with its first error; asked again it would dial by itself, but then it logs nothing of why.
-		client.Close()
-		client = nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.dialing, l.err = nil, err
-	if client != nil && l.closed {
-		client.Close()
-	} else if client != nil {
-		l.client = client
-	}
-	close(done)
-}
-
-func (l *link) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
-	if l.client != nil {
-		l.client.Close()
-	}
+	return nil, fmt.Errorf("%w: %w", ErrUnavailable, failed.Err)
 }
 
 // Ping reports whether Redis answers.

@@ -137,7 +137,7 @@ func (l *line) tired() []*entry {
 
 // send tries until Redis has answered, for as long as the options allow. The same jobs may be sent twice: the second time the
 // script finds them.
-func (l *line) send(ctx context.Context, by *link, batch []*entry) error {
+func (l *line) send(ctx context.Context, by link, batch []*entry) error {
 	options := l.client.options
 	deadline := batch[0].since.Add(options.Patience)
 	pause := backoff.NewExponentialBackOff()
@@ -162,7 +162,7 @@ func (l *line) send(ctx context.Context, by *link, batch []*entry) error {
 	}
 }
 
-func (l *line) try(ctx context.Context, by *link, batch []*entry) error {
+func (l *line) try(ctx context.Context, by link, batch []*entry) error {
 	ctx, cancel := context.WithTimeout(ctx, l.client.options.CallTimeout)
 	defer cancel()
 	conn, err := by.get(ctx)
