@@ -27,7 +27,7 @@ run: build ## web workers, job runners and an in-memory Redis (etc/dev.toml; ADD
 	@sh -c 'echo "  reload:  kill -HUP $$$$       stop: Ctrl-C"; echo; unset APP_DEBUG; exec bin/supervisor -c etc/dev.toml -w $(WORKERS) -b $(ADDR)'
 
 # `check` before the tests: a slip of the pen shows in seconds. go test comes last, so that its own last lines are the last to see.
-test: deps check ## everything CI runs: installs what tests use, then fmt, vet, lint, go test -race (4 minutes)
+test: deps check ## everything CI runs: installs what tests use, then fmt, vet, lint, go test -race (5 minutes)
 	go test -race -timeout 14m ./...
 
 deps: ## install the programs that tests and benchmarks use (Debian packages)

@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"supervisor/internal/loadtest"
 )
 
 // eventually bounds every wait: long enough for a machine with both cores busy, never waited out by a green run.
@@ -388,5 +390,23 @@ func awaitEnd(t *testing.T, pid int) {
 		if time.Now().After(deadline) {
 			t.Fatalf("process %d lives on", pid)
 		}
+	}
+}
+
+func startLoad(t *testing.T, s *server, mix loadtest.Mix) *loadtest.Load {
+	t.Helper()
+	load, err := loadtest.Start(t.Context(), loadtest.Plan{Target: s.addr, Mix: mix, Duration: 30 * time.Minute, Timeout: eventually})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return load
+}
+
+func mustBeClean(t *testing.T, load *loadtest.Load) {
+	t.Helper()
+	result := load.Stop()
+	t.Logf("%v", result)
+	if err := result.Err(); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,11 +1,9 @@
 package e2e
 
 import (
-	"context"
 	"slices"
 	"syscall"
 	"testing"
-	"time"
 
 	"supervisor/internal/loadtest"
 )
@@ -15,12 +13,7 @@ import (
 func TestStoppedWorkerCostsNobodyARequest(t *testing.T) {
 	s := start(t, []string{"APP_DEBUG=1"}, "-w", "4", "-b", "127.0.0.1:0", "--", app(), "serve")
 	s.await("pool serves", 1)
-	load, err := loadtest.Start(context.Background(), loadtest.Plan{
-		Target: s.addr, Mix: loadtest.Mix{KeepAlive: 10, Paused: 10, OneShot: 20}, Duration: 10 * time.Minute, Timeout: eventually,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	load := startLoad(t, s, loadtest.Mix{KeepAlive: 10, Paused: 10, OneShot: 20})
 	load.Await(500)
 	workers := s.children()
 	for round := range pick(3, 40) {

@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"context"
 	"syscall"
 	"testing"
-	"time"
 
 	"supervisor/internal/loadtest"
 )
@@ -15,12 +13,7 @@ func TestTermUnderLoadAndReload(t *testing.T) {
 	for range pick(3, 30) {
 		s := start(t, []string{"APP_DEBUG=1"}, "-w", "2", "-b", "127.0.0.1:0", "--", app(), "serve")
 		s.await("pool serves", 1)
-		load, err := loadtest.Start(context.Background(), loadtest.Plan{
-			Target: s.addr, Mix: loadtest.Mix{KeepAlive: 10, Paused: 10, OneShot: 5}, Duration: 10 * time.Minute, Timeout: eventually,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		load := startLoad(t, s, loadtest.Mix{KeepAlive: 10, Paused: 10, OneShot: 5})
 		load.Await(200)
 		s.reload()
 		s.signal(syscall.SIGHUP)

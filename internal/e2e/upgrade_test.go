@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"supervisor/internal/loadtest"
 )
 
 // upgrade sends USR2 and waits until the successor is in charge and everything of the old one is gone.
@@ -38,24 +36,6 @@ func replace(t *testing.T, path, text string) {
 	}
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func startLoad(t *testing.T, s *server, mix loadtest.Mix) *loadtest.Load {
-	t.Helper()
-	load, err := loadtest.Start(t.Context(), loadtest.Plan{Target: s.addr, Mix: mix, Duration: 30 * time.Minute, Timeout: eventually})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return load
-}
-
-func mustBeClean(t *testing.T, load *loadtest.Load) {
-	t.Helper()
-	result := load.Stop()
-	t.Logf("%v", result)
-	if err := result.Err(); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
-	"time"
 
 	"supervisor/internal/loadtest"
 )
@@ -19,12 +18,7 @@ var everybody = loadtest.Mix{KeepAlive: 50, Paused: 50, OneShot: 20, Pipelined: 
 func TestReloadsLoseNothing(t *testing.T) {
 	s := start(t, []string{"APP_DEBUG=1"}, "-w", "2", "-b", "127.0.0.1:0", "--", app(), "serve")
 	s.await("pool serves", 1)
-	load, err := loadtest.Start(context.Background(), loadtest.Plan{
-		Target: s.addr, Mix: everybody, Duration: 10 * time.Minute, Timeout: eventually,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	load := startLoad(t, s, everybody)
 	load.Await(1000)
 	for range pick(20, 100) {
 		s.reload()
@@ -55,12 +49,7 @@ workers = 2
 APP_DEBUG = "1"
 `, app(), limits)))
 		s.await("pool serves", 1)
-		load, err := loadtest.Start(context.Background(), loadtest.Plan{
-			Target: s.addr, Mix: everybody, Duration: 10 * time.Minute, Timeout: eventually,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		load := startLoad(t, s, everybody)
 		load.Await(requests)
 		enough(s)
 		result := load.Stop()
@@ -89,12 +78,7 @@ APP_DEBUG = "1"
 func TestScalingLosesNothing(t *testing.T) {
 	s := start(t, []string{"APP_DEBUG=1"}, "-w", "2", "-b", "127.0.0.1:0", "--", app(), "serve")
 	s.await("pool serves", 1)
-	load, err := loadtest.Start(context.Background(), loadtest.Plan{
-		Target: s.addr, Mix: loadtest.Mix{KeepAlive: 20, Paused: 20, OneShot: 5, Pipelined: 5}, Duration: 10 * time.Minute, Timeout: eventually,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	load := startLoad(t, s, loadtest.Mix{KeepAlive: 20, Paused: 20, OneShot: 5, Pipelined: 5})
 	load.Await(500)
 	for i := range pick(5, 50) {
 		s.signal(syscall.SIGTTIN)
@@ -115,12 +99,7 @@ func TestScalingLosesNothing(t *testing.T) {
 func TestKillNineOfAllCostsOnlyTheirConnections(t *testing.T) {
 	s := start(t, []string{"APP_DEBUG=1"}, "-w", "2", "-b", "127.0.0.1:0", "--", app(), "serve")
 	s.await("pool serves", 1)
-	load, err := loadtest.Start(context.Background(), loadtest.Plan{
-		Target: s.addr, Mix: loadtest.Mix{KeepAlive: 20, OneShot: 10}, Duration: 10 * time.Minute, Timeout: eventually,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	load := startLoad(t, s, loadtest.Mix{KeepAlive: 20, OneShot: 10})
 	rounds := pick(3, 20)
 	for round := range rounds {
 		load.Await(500)
