@@ -444,6 +444,6 @@ func ctlStatus(ctx context.Context, c *client, to *control.Client) error {
 	if c.has("json") {
 		return printJSON(c.stdout, st)
 	}
-	writeStatus(c.stdout, st)
+	writeStatus(c.stdout, st, buildVersion())
 	return nil
 }

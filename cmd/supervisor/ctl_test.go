@@ -61,7 +61,7 @@ func TestBadCtlCommandLines(t *testing.T) {
 		{"healthcheck --path /metrics", "", 64, `--path: "/metrics" is none of /health/ready, /health/live, /health/startup`},
 		{"healthcheck --timeout never", "", 64, "is not a time"},
 		{"healthcheck --socket x", "", 64, "unknown flag --socket"},
-		{"healthcheck", "", 1, "which supervisor? Say --admin ADDR"},
+		{"healthcheck", "", 1, "which supervisor? Neither an admin listener nor a control socket"},
 		{"healthcheck", "SUPERVISOR_ADMIN=nonsense", 1, "SUPERVISOR_ADMIN"},
 		{"healthcheck", "SUPERVISOR_ADMIN=unix:" + dir + "/none", 1, dir + "/none: dial unix " + dir + "/none: connect: no such file"},
 		{"healthcheck -c " + off, "", 1, "which supervisor?"},
@@ -120,7 +120,7 @@ func TestScaleArgument(t *testing.T) {
 func TestStatusForPeople(t *testing.T) {
 	var out strings.Builder
 	writeStatus(&out, control.Status{
-		PID: 7, State: "serving", NotReady: "pool web has 0 of 1 worker ready", Generation: 3, Uptime: 7300, Degraded: []string{"pool web: web.0 is in a crash loop"},
+		PID: 7, Version: "v1.2.3 (go1.26)", State: "serving", NotReady: "pool web has 0 of 1 worker ready", Generation: 3, Uptime: 7300, Degraded: []string{"pool web: web.0 is in a crash loop"},
 		Reload: &control.Reload{Generation: 4, Step: "pool web: bake, 1 of 2 ready", Age: 61, Queued: true},
 		Last:   &control.Verdict{What: "reload", Text: "generation 3 is in force", At: time.Now().Add(-time.Hour)},
 		Pools: []control.Pool{{Name: "web", Wanted: 1, Scaled: -1, Leaving: 1, Addresses: []string{":8080"}, Workers: []control.Worker{
@@ -130,8 +130,9 @@ func TestStatusForPeople(t *testing.T) {
 				Oldest: 45, Silent: 200000, Overdue: "max_requests", Reason: "max_requests",
 			},
 		}}},
-	})
+	}, "v1.3.0 (go1.26)")
 	want := `supervisor 7: serving, not ready (pool web has 0 of 1 worker ready), generation 3, up 2h1m
+version v1.2.3 (go1.26); this ctl is v1.3.0 (go1.26)
 a reload to generation 4 runs for 1m1s (pool web: bake, 1 of 2 ready), another one waits for it
 last reload, 1h0m ago: generation 3 is in force
 degraded: pool web: web.0 is in a crash loop

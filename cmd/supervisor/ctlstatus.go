@@ -16,8 +16,9 @@ const (
 	notedRequest = 5 * time.Second
 )
 
-// writeStatus prints a status for people.
-func writeStatus(out io.Writer, st control.Status) {
+// writeStatus prints a status for people. client is our own version, which is worth a line when the supervisor has another one: it runs what
+// was on disk when it started, and an upgrade is what it lacks.
+func writeStatus(out io.Writer, st control.Status, client string) {
 	ready := "ready"
 	if !st.Ready {
 		ready = "not ready"
@@ -26,6 +27,13 @@ func writeStatus(out io.Writer, st control.Status) {
 		}
 	}
 	fmt.Fprintf(out, "supervisor %d: %s, %s, generation %d, up %s\n", st.PID, st.State, ready, st.Generation, span(st.Uptime))
+	if st.Version != "" {
+		fmt.Fprintf(out, "version %s", st.Version)
+		if st.Version != client {
+			fmt.Fprintf(out, "; this ctl is %s", client)
+		}
+		fmt.Fprintln(out)
+	}
 	if r := st.Reload; r != nil {
 		fmt.Fprintf(out, "a reload to generation %d runs for %s (%s)", r.Generation, span(r.Age), r.Step)
 		if r.Queued {

@@ -135,7 +135,7 @@ func explain(err error) error {
 	if guess := config.Nearest(name, names); len(name) > 1 && guess != "" {
 		return fmt.Errorf("unknown flag %s; did you mean %s?", dashed(name), dashed(guess))
 	}
-	return fmt.Errorf("unknown flag %s", dashed(name))
+	return fmt.Errorf("unknown flag %s%s", dashed(name), config.Elsewhere(strings.ReplaceAll(name, "-", "_")))
 }
 
 func dashed(name string) string {

@@ -94,7 +94,8 @@ func (c *client) findAdmin() (to *control.Client, where string, err error) {
 	}
 	path, _, err := c.findSocket()
 	if err != nil {
-		return nil, "", errors.New("which supervisor? Say --admin ADDR, -c FILE, or set SUPERVISOR_ADMIN; its setting admin must be an address")
+		return nil, "", errors.New("which supervisor? Neither an admin listener nor a control socket is configured here: say --admin ADDR or -c FILE, or set " +
+			"SUPERVISOR_ADMIN, or SUPERVISOR_SOCKET to the path of its control socket")
 	}
 	return control.Dial(path), path, nil
 }

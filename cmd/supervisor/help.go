@@ -44,7 +44,7 @@ SIGNALS
    WINCH        all workers drain, the sockets stay, until HUP or TTIN; nothing where there is a terminal
 
 EXIT CODES
-   0    stopped as asked              69   an address could not be bound
+   0    stopped as asked              69   an address or the pidfile is taken
    1    failed while running          75   no worker became ready
    64   bad flags or arguments        78   bad configuration
 

@@ -44,7 +44,7 @@ func isClient(args []string) bool {
 type usageError struct{ error }
 
 // command is main without the process around it: it gives the exit code.
-func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *config.Config, load func() (*config.Config, error)) int) int {
+func command(args, environ []string, stdout, stderr io.Writer, run func(load func() (*config.Config, error)) (int, error)) int {
 	// All that follows -- belongs to the worker. The flag parser never sees it: it would take flags out of it.
 	var workerArgs []string
 	dashes := slices.Index(args, "--")
@@ -75,23 +75,19 @@ func command(args, environ []string, stdout, stderr io.Writer, run func(cfg *con
 		if c.Bool("check-config") && c.Bool("print-config") {
 			return usageError{errors.New("--check-config and --print-config: one at a time")}
 		}
-		cfg, err := load()
-		if err != nil && !c.Bool("print-config") && !c.Bool("check-config") {
-			if cfg, err = inForce(err, stderr); err != nil {
-				tellPredecessor(err)
-			}
+		if !c.Bool("print-config") && !c.Bool("check-config") {
+			var err error
+			code, err = run(load)
+			return err
 		}
+		cfg, err := load()
 		if err != nil {
 			return err
 		}
-		switch {
-		case c.Bool("print-config"):
-			return cfg.Print(stdout)
-		case c.Bool("check-config"):
+		if c.Bool("check-config") {
 			return check(cfg, stdout)
 		}
-		code = run(cfg, load)
-		return nil
+		return cfg.Print(stdout)
 	}
 	if err := app.Run(longNames(args)); err != nil {
 		complainAll(stderr, err)

@@ -20,9 +20,9 @@ type result struct {
 
 func runCommand(environ []string, args ...string) (r result) {
 	var stdout, stderr strings.Builder
-	r.code = command(append([]string{"supervisor"}, args...), environ, &stdout, &stderr, func(cfg *config.Config, load func() (*config.Config, error)) int {
-		r.cfg, _ = load()
-		return 42
+	r.code = command(append([]string{"supervisor"}, args...), environ, &stdout, &stderr, func(load func() (*config.Config, error)) (_ int, err error) {
+		r.cfg, err = load()
+		return 42, err
 	})
 	r.stdout, r.stderr = stdout.String(), stderr.String()
 	return r
@@ -85,7 +85,7 @@ func TestBadCommandLines(t *testing.T) {
 		{"--check-config true -- x", "", 64, `unexpected argument "true" before --`},
 		{"--workres 2", "", 64, "unknown flag --workres; did you mean --workers?"},
 		{"--log_level debug", "", 64, "unknown flag --log_level; did you mean --log-level?"},
-		{"--worker-class gevent", "", 64, "unknown flag --worker-class\n"},
+		{"--worker-class gevent", "", 64, "unknown flag --worker-class, one of gunicorn's: a worker is any program"},
 		{"-k gevent", "", 64, "unknown flag -k\n"},
 		{"-w4", "", 64, "unknown flag -w4; write -w 4"},
 		{"-b:80", "", 64, "unknown flag -b:80; write -b :80"},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -20,26 +19,35 @@ const (
 	exitOK       = 0
 	exitFailed   = 1  // failed while running
 	exitUsage    = 64 // bad flags or arguments
-	exitBind     = 69 // an address could not be bound
+	exitBind     = 69 // an address could not be bound, or another supervisor has the pidfile
 	exitNotReady = 75 // no worker became ready
 	exitConfig   = 78 // bad configuration
 )
 
 // run is the supervisor's life: pidfile, addresses, workers, until it is stopped. load is asked again at every SIGHUP.
-func run(cfg *config.Config, load func() (*config.Config, error)) int {
+func run(load func() (*config.Config, error)) (int, error) {
 	signals := supervisor.Signals()
 	holder.Listening()
-	inherited, err := inherit(cfg)
+	inherited, err := inherit()
 	if err != nil {
-		complain(err)
-		return exitFailed
+		return exitFailed, err
 	}
-	s, err := supervisor.New(cfg, supervisor.Options{Load: load, Inherited: inherited})
+	cfg, err := inherited.Config(load)
+	if err != nil {
+		inherited.Fail(err)
+		return exitConfig, err
+	}
+	return serve(cfg, load, inherited, signals), nil
+}
+
+// serve gives the exit code.
+func serve(cfg *config.Config, load func() (*config.Config, error), inherited *supervisor.Inheritance, signals <-chan os.Signal) int {
+	s, err := supervisor.New(cfg, supervisor.Options{Load: load, Version: buildVersion(), Inherited: inherited})
 	if err != nil {
 		inherited.Fail(err)
 		complain(err)
-		if errors.Is(err, supervisor.ErrPIDFile) {
-			return exitFailed
+		if errors.Is(err, supervisor.ErrRunning) {
+			return exitBind
 		}
 		if !errors.Is(err, supervisor.ErrBind) {
 			return exitConfig
@@ -64,16 +72,12 @@ func run(cfg *config.Config, load func() (*config.Config, error)) int {
 	}
 }
 
-// upgradePatience is how long a new supervisor may take for a self-upgrade, besides the boot_timeout of each pool.
-const upgradePatience = 20 * time.Second
+// successorLimit is for a successor that nobody finds to end it: how long one may be silent, pkg/supervisor judges.
+const successorLimit = time.Hour
 
 // inherit finds what a supervisor before us left, and gets ready for the one after us.
-func inherit(cfg *config.Config) (*supervisor.Inheritance, error) {
-	patience := upgradePatience
-	for _, p := range cfg.Pools {
-		patience += p.BootTimeout // the pools start one after the other
-	}
-	flip, err := tableflip.New(tableflip.Options{UpgradeTimeout: patience})
+func inherit() (*supervisor.Inheritance, error) {
+	flip, err := tableflip.New(tableflip.Options{UpgradeTimeout: successorLimit})
 	if err != nil {
 		return nil, fmt.Errorf("self-upgrade: %w", err)
 	}
@@ -83,30 +87,6 @@ func inherit(cfg *config.Config) (*supervisor.Inheritance, error) {
 		}
 	}
 	return supervisor.Inherit(flip)
-}
-
-// inForce gives the configuration of a supervisor that was killed, in place of one that cannot be loaded because of why.
-func inForce(why error, stderr io.Writer) (*config.Config, error) {
-	cfg, ok := supervisor.ConfigInForce()
-	if !ok {
-		return nil, why
-	}
-	complainAll(stderr, why)
-	complain(errors.New("the supervisor before us was killed: going on with the configuration that was in force; mend the file, then reload"))
-	return cfg, nil
-}
-
-// isSuccessor reports whether another supervisor started us to take over.
-func isSuccessor() bool { return os.Getenv("TABLEFLIP_HAS_PARENT_7DIU3") != "" }
-
-// tellPredecessor tells it why we cannot.
-func tellPredecessor(why error) {
-	if !isSuccessor() {
-		return
-	}
-	if in, err := inherit(&config.Config{}); err == nil {
-		in.Fail(why)
-	}
 }
 
 // complain writes an error for people, one line for each that was joined.

@@ -38,7 +38,7 @@ func (c *Config) Check() (summary string, err error) {
 	for _, p := range c.Pools {
 		workers += p.Workers
 		binds += len(p.Bind)
-		ck.command(p)
+		ck.commands(p)
 		ck.rights(p)
 		for _, b := range p.Bind {
 			if err := ck.bind(b); err != nil {
@@ -107,40 +107,69 @@ func (ck *checker) outputFile(key, path string) {
 	}
 }
 
-// command looks whether a worker's program would be found where the worker would look for it: in its PATH, from its directory.
-func (ck *checker) command(p *Pool) {
-	path, err := p.commandPath()
-	if err != nil {
-		ck.problems.add(ck.at(p, "command"), poolKey(p, "command"), "%s: %v", path, err)
+// commands looks whether a pool's programs would be found where its workers and hooks look for them.
+func (ck *checker) commands(p *Pool) {
+	for _, c := range []struct {
+		key  string
+		argv []string
+	}{
+		{"command", p.Command},
+		{"health", p.Health.Command},
+		{"hooks.before_start", p.Hooks.BeforeStart},
+		{"hooks.before_reload", p.Hooks.BeforeReload},
+		{"hooks.after_reload", p.Hooks.AfterReload},
+		{"hooks.on_worker_exit", p.Hooks.OnWorkerExit},
+	} {
+		if len(c.argv) == 0 {
+			continue
+		}
+		if path, err := p.findCommand(c.argv[0]); err != nil {
+			ck.problems.add(ck.at(p, c.key), poolKey(p, c.key), "%s: %v", path, err)
+		}
 	}
 }
 
-// commandPath gives the file that a worker would execute; with an error, the path that the error is about.
-func (p *Pool) commandPath() (string, error) {
-	name := p.Command[0]
+// findCommand gives the file that would be executed; with an error, the path that the error is about.
+func (p *Pool) findCommand(name string) (string, error) {
+	inPath := !strings.Contains(name, "/")
+	for _, file := range p.CommandPaths(name) {
+		if !filepath.IsAbs(file) && p.Chdir != "" {
+			file = filepath.Join(p.Chdir, file)
+		}
+		err := isExecutable(file)
+		if err == nil || !inPath {
+			return file, err
+		}
+	}
+	return name, fmt.Errorf("not found in the worker's PATH=%s", p.path())
+}
+
+// CommandPaths gives where a program of the pool is looked for, one after the other, as seen from its directory: in the PATH of its
+// environment, or, with a slash in it, in one place.
+func (p *Pool) CommandPaths(name string) []string {
 	if strings.Contains(name, "/") {
-		if !filepath.IsAbs(name) && p.Chdir != "" {
-			name = filepath.Join(p.Chdir, name)
+		return []string{name}
+	}
+	var paths []string
+	for _, dir := range filepath.SplitList(p.path()) {
+		path := filepath.Join(dir, name)
+		if !strings.Contains(path, "/") {
+			path = "./" + path // in the working directory: not to be looked up once more
 		}
-		return name, isExecutable(name)
+		paths = append(paths, path)
 	}
-	path := os.Getenv("PATH")
-	if v, ok := p.EnvFromFile["PATH"]; ok {
-		path = v
+	return paths
+}
+
+// path gives the PATH that the pool's processes have.
+func (p *Pool) path() string {
+	if path, ok := p.Env["PATH"]; ok {
+		return path
 	}
-	if v, ok := p.Env["PATH"]; ok {
-		path = v
+	if path, ok := p.EnvFromFile["PATH"]; ok {
+		return path
 	}
-	for _, dir := range filepath.SplitList(path) {
-		if !filepath.IsAbs(dir) && p.Chdir != "" {
-			dir = filepath.Join(p.Chdir, dir)
-		}
-		file := filepath.Join(dir, name)
-		if isExecutable(file) == nil {
-			return file, nil
-		}
-	}
-	return name, fmt.Errorf("not found in the worker's PATH=%s", path)
+	return os.Getenv("PATH")
 }
 
 func isExecutable(path string) error {

@@ -278,6 +278,11 @@ env = { PATH = "%[1]s" }
 [pool.f]
 command = ["bin/true"]
 chdir = "/"
+health = ["no-such-probe"]
+[pool.f.hooks]
+before_start = ["bin/true"]
+before_reload = ["./migrate"]
+on_worker_exit = ["%[1]s/data", "argument"]
 `, dir, busy.Addr()))
 	_, err := mustLoad(t, Sources{File: file}).Check()
 	wantCheck(t, err, false,
@@ -290,8 +295,11 @@ chdir = "/"
 		file+":11: pool.c.command: "+dir+"/sub: is a directory, not a program",
 		file+":13: pool.d.command: "+dir+"/missing: no such file or directory",
 		file+":16: pool.e.command: data: not found in the worker's PATH="+dir,
+		file+":21: pool.f.health: no-such-probe: not found in the worker's PATH=",
+		file+":24: pool.f.hooks.before_reload: /migrate: no such file or directory",
+		file+":25: pool.f.hooks.on_worker_exit: "+dir+"/data: is not executable (mode 0644)",
 	)
-	if lines := strings.Split(err.Error(), "\n"); len(lines) != 9 {
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != 12 {
 		t.Errorf("got %d problems:\n%v", len(lines), err)
 	}
 }

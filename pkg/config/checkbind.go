@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/machine"
+	"supervisor/pkg/protocol"
 )
 
 // bind looks whether an address could be bound, by a start or by a reload of the running instance.
@@ -87,11 +88,28 @@ func (ck *checker) holderOf(b Bind, addr unix.Sockaddr) error {
 	if conflicts > 0 && ours == conflicts {
 		return nil
 	}
+	if orphans(strangers) {
+		return fmt.Errorf("address already in use by workers of a supervisor that is gone, %s: they serve on until orphan_timeout, and foreign "+
+			"programs until somebody ends them (kill)", machine.NameProcesses(strangers))
+	}
 	hint := ""
 	if ck.instance == 0 {
 		hint = " (if that is the supervisor to reload: a check knows it by its pidfile)"
 	}
 	return fmt.Errorf("address already in use by %s%s", machine.NameProcesses(strangers), hint)
+}
+
+// orphans reports whether all of these processes are workers: a living supervisor would hold their address, too.
+func orphans(pids []int) bool {
+	for _, pid := range pids {
+		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) // as it was started, whatever it has unset since
+		if err != nil || !slices.ContainsFunc(strings.Split(string(env), "\x00"), func(pair string) bool {
+			return strings.HasPrefix(pair, protocol.EnvWorker+"=")
+		}) {
+			return false
+		}
+	}
+	return len(pids) > 0
 }
 
 // conflict reports whether a listening socket stands in the way of an address.
@@ -160,6 +178,9 @@ func (ck *checker) bindUnix(b Bind) error {
 	}
 	if ck.instance != 0 && slices.Contains(pids, ck.instance) {
 		return nil
+	}
+	if orphans(pids) {
+		return fmt.Errorf("workers of a supervisor that is gone listen there: %s", machine.NameProcesses(pids))
 	}
 	return fmt.Errorf("another process listens there: %s", machine.NameProcesses(pids))
 }

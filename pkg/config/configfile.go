@@ -91,9 +91,9 @@ func (l *loader) readEntry(p *Pool, e entry, from origin) {
 	case p == nil && ss == nil && ps != nil:
 		l.once(from, key, "belongs into [pool.NAME]")
 	case p != nil && ps == nil:
-		l.once(from, key, "unknown key%s", didYouMean(name, keys(poolSettings)))
+		l.once(from, key, "unknown key%s", unknownTail(name, keys(poolSettings)))
 	case p == nil && ss == nil:
-		l.once(from, key, "unknown key%s", didYouMean(name, keys(supervisorSettings)))
+		l.once(from, key, "unknown key%s", unknownTail(name, keys(supervisorSettings)))
 	case p != nil && name == "env":
 		l.readEnv(p, ps, e, from)
 	case nested:
@@ -165,6 +165,6 @@ func (l *loader) unknownTop(from origin, name string) {
 	case find(poolSettings, name) != nil:
 		l.fail(from, name, "stands above the first section; it belongs into [pool.NAME]")
 	default:
-		l.fail(from, name, "unknown key%s", didYouMean(name, append(keys(supervisorSettings), keys(poolSettings)...)))
+		l.fail(from, name, "unknown key%s", unknownTail(name, append(keys(supervisorSettings), keys(poolSettings)...)))
 	}
 }

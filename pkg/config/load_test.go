@@ -187,7 +187,11 @@ func TestErrorsNameLineAndKeyAndWhatIsRight(t *testing.T) {
 		{"argument is a number", "[pool.web]\ncommand = ['app', 5]", []string{`its argument 5 is not a text: write it in quotes`}},
 		{"unknown key", web + "worker = 2", []string{`c.toml:3: pool.web.worker: unknown key; did you mean workers?`}},
 		{"gunicorn's key", web + "keep_alive = 2", []string{`unknown key; did you mean keepalive?`}},
-		{"far from any key", web + "preload_app = true", []string{`c.toml:3: pool.web.preload_app: unknown key`}},
+		{"far from any key", web + "colour = 'red'", []string{`c.toml:3: pool.web.colour: unknown key`}},
+		{"gunicorn's alone", "preload_app = true\n[supervisor]\ndaemon = true\n" + web + "worker_class = 'gevent'", []string{
+			`c.toml:1: preload_app: unknown key, one of gunicorn's: each worker executes its command anew`, `:3: supervisor.daemon: unknown key, one of gunicorn's`,
+			`:6: pool.web.worker_class: unknown key, one of gunicorn's: a worker is any program`,
+		}},
 		{"control of a pool", web + "control = '/x'", []string{"c.toml:3: pool.web.control: belongs into [supervisor]"}},
 		{"admin without a port", "[supervisor]\nadmin = 'localhost'\n" + web, []string{`c.toml:2: supervisor.admin: "localhost": has no port; write ":8080"`}},
 		{"admin of systemd", "[supervisor]\nadmin = 'systemd:admin'\n" + web, []string{`c.toml:2: supervisor.admin: "systemd:admin": write "127.0.0.1:9900" or "unix:/path"`}},

@@ -25,15 +25,13 @@ func (c *Config) Print(w io.Writer) error {
 		fmt.Fprintf(out.w, "\n[pool.%s]\n", p.Name)
 		for _, s := range poolSettings {
 			from := c.sources[poolKey(p, s.key)]
+			argv, isCommand := s.field(p).(*[]string)
+			if s.key == "health" && len(p.Health.Command) > 0 {
+				argv, isCommand = &p.Health.Command, true
+			}
 			switch {
-			case s.key == "command":
-				command, note := redactAll(p.Command)
-				out.line(s.key, quoteList(command), from, note)
-			case s.key == "health" && len(p.Health.Command) > 0:
-				command, note := redactAll(p.Health.Command)
-				out.line(s.key, quoteList(command), from, note)
-			case strings.HasPrefix(s.key, hooksPrefix):
-				command, note := redactAll(*s.field(p).(*[]string))
+			case isCommand:
+				command, note := redactAll(*argv)
 				out.line(s.key, quoteList(command), from, note)
 			case s.key == "env" && len(p.Env) > 0:
 				out.env(p)

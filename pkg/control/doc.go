@@ -43,6 +43,7 @@ const MaxBody = 64 << 10
 // Status is all that the supervisor says of itself.
 type Status struct {
 	PID        int       `json:"pid"`
+	Version    string    `json:"version,omitempty"`
 	Instance   string    `json:"instance"` // random, kept over a self-upgrade
 	State      string    `json:"state"`    // one of the constants below
 	Ready      bool      `json:"ready"`    // as /health/ready
@@ -103,6 +104,8 @@ type Worker struct {
 	Overdue     string  `json:"overdue,omitempty"`      // the limit that it has reached: it waits for its turn to be replaced
 	Reason      string  `json:"reason,omitempty"`       // why it leaves
 	Failures    int     `json:"failures,omitempty"`     // of its slot: starts that failed in a row
+	// Labels are the program's own counters and gauges, by name (worker.Label); those of seconds are in microseconds.
+	Labels map[string]int64 `json:"labels,omitempty"`
 }
 
 // Verdict is how a request ended.

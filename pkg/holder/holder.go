@@ -110,7 +110,7 @@ type holder struct {
 	started bool
 	leaving bool                       // we were told to stop
 	deaf    bool                       // the supervisor has no handlers for signals yet
-	held    []syscall.Signal           // that came meanwhile
+	held    []syscall.Signal           // that came meanwhile, or while none ran
 	crashes []time.Time                // of the last minute
 	code    int                        // of the last supervisor
 	dead    map[int]syscall.WaitStatus // reaped in this round
@@ -142,7 +142,7 @@ func Run(args []string) int {
 		over := false
 		select {
 		case sig := <-signals:
-			over = h.forward(sig.(syscall.Signal))
+			over = h.reap() || h.forward(sig.(syscall.Signal)) // not to one that is dead
 		case <-children:
 			over = h.reap()
 		case <-arrived:
@@ -200,6 +200,10 @@ func (h *holder) open() error {
 
 // start starts the supervisor, with all that is stored. It reports whether we are at the end.
 func (h *holder) start() bool {
+	if h.main != 0 { // the successor of the one that died has announced itself meanwhile
+		say("the next one runs already: %d", h.main)
+		return false
+	}
 	files := []uintptr{0, 1, 2}
 	var names []string
 	for _, s := range append(slices.Clone(h.given), h.store...) {
@@ -267,10 +271,10 @@ func (h *holder) program() string {
 func (h *holder) forward(sig syscall.Signal) bool {
 	stop := stops(sig)
 	h.leaving = h.leaving || stop
-	if h.main == 0 {
-		return stop
+	if h.main == 0 && stop {
+		return true
 	}
-	if h.deaf {
+	if h.main == 0 || h.deaf {
 		if !slices.Contains(h.held, sig) {
 			h.held = append(h.held, sig)
 		}
@@ -323,7 +327,7 @@ func (h *holder) reap() bool {
 	default:
 		return false
 	}
-	h.main, h.held = 0, nil // the next one begins with what HUP would read
+	h.main = 0 // what is held is for the next one: it goes on with what was in force, and somebody who sent HUP wants more
 	return h.crashed()
 }
 

@@ -83,6 +83,20 @@ func untilTerm() {
 	<-c
 }
 
+// untilQuit tells every signal, until QUIT.
+func untilQuit() {
+	c := make(chan os.Signal, 64)
+	signal.Notify(c, forwarded...)
+	Listening()
+	fact("ready %d", os.Getpid())
+	for sig := range c {
+		fact("got %s", unix.SignalName(sig.(syscall.Signal)))
+		if sig == unix.SIGQUIT {
+			return
+		}
+	}
+}
+
 var supervisors = map[string]func(){
 	"exit":  func() { code, _ := strconv.Atoi(os.Args[2]); os.Exit(code) },
 	"panic": func() { fact("started"); panic("on purpose") },
@@ -96,17 +110,21 @@ var supervisors = map[string]func(){
 		fact("deaf %d", os.Getpid())
 		select {}
 	},
-	"signals": func() {
-		c := make(chan os.Signal, 64)
-		signal.Notify(c, forwarded...)
-		Listening()
-		fact("ready %d", os.Getpid())
-		for sig := range c {
-			fact("got %s", unix.SignalName(sig.(syscall.Signal)))
-			if sig == unix.SIGQUIT {
-				return
-			}
+	"signals": untilQuit,
+	// Dies before it listens to signals, and so does the next one; the third is there to stay.
+	"late": func() {
+		n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+		if n == 2 {
+			untilQuit()
+			return
 		}
+		notify(fmt.Sprintf("FDSTORE=1\nFDNAME=%d", n), 0)
+		worked()
+		if n == 0 {
+			fact("deaf")
+			io.ReadFull(os.Stdin, make([]byte, 1))
+		}
+		die(unix.SIGKILL)
 	},
 	// Stores a listener, a pipe twice, and something that it removes again; dies; answers on the listener when it is back.
 	"store": func() {
@@ -160,6 +178,28 @@ var supervisors = map[string]func(){
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, unix.SIGHUP)
 		fact("announced")
+		<-c
+		fact("successor got SIGHUP")
+		os.Exit(9)
+	},
+	// One that dies again and again, at last with a successor that announces itself while the next restart is due.
+	"mortal": func() {
+		n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+		if n == 3 {
+			again("heir")
+			die(unix.SIGKILL)
+		}
+		notify(fmt.Sprintf("FDSTORE=1\nFDNAME=%d", n), 0)
+		worked()
+		die(unix.SIGKILL)
+	},
+	"heir": func() {
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, unix.SIGHUP)
+		for strconv.Itoa(os.Getppid()) != os.Getenv(EnvPID) { // until its parent is dead: then the holder is its parent
+			time.Sleep(time.Millisecond)
+		}
+		notify("MAINPID=" + strconv.Itoa(os.Getpid()) + "\nREADY=1")
 		<-c
 		fact("successor got SIGHUP")
 		os.Exit(9)
@@ -432,6 +472,24 @@ func TestSignalToTheWholeGroupComesOnce(t *testing.T) {
 	}
 }
 
+// A reload that is asked for while no supervisor runs, or one that dies before it listens, is for the next one: that goes on with the
+// configuration which was in force.
+func TestSignalsWaitForTheNextSupervisor(t *testing.T) {
+	h := hold(t, "late")
+	h.await(`deaf`)
+	h.signal(unix.SIGHUP)
+	h.signal(unix.SIGUSR1)
+	time.Sleep(20 * time.Millisecond) // it holds them back, and says nothing of it
+	h.goOn()
+	h.await(`restart 2 of 5`)
+	h.signal(unix.SIGTTIN)
+	for _, sig := range []string{"SIGHUP", "SIGUSR1", "SIGTTIN"} {
+		h.await("got " + sig)
+	}
+	h.signal(unix.SIGQUIT)
+	h.ends(0)
+}
+
 func TestStopBetweenTwoSupervisors(t *testing.T) {
 	h := hold(t, "panic")
 	h.await(`restart 4 of 5`)
@@ -488,6 +546,19 @@ func TestSuccessorIsFollowed(t *testing.T) {
 	h.ends(9)
 	if n := h.count(`supervisor \d+ started`); n != 1 {
 		t.Errorf("started %d times: the death was read before the announcement", n)
+	}
+}
+
+func TestNobodyIsStartedBesideASuccessor(t *testing.T) {
+	h := hold(t, "mortal")
+	h.await(`restart 4 of 5 within 1m0s, in 1.6s`)
+	h.await(`takes over from 0`)
+	h.await(`the next one runs already`)
+	h.signal(unix.SIGHUP)
+	h.await(`successor got SIGHUP`)
+	h.ends(9)
+	if n := h.count(`supervisor \d+ started`); n != 4 {
+		t.Errorf("started %d times, want 4", n)
 	}
 }
 

@@ -21,6 +21,7 @@ const (
 	EnvInstance   = "SUPERVISOR_INSTANCE"   // random, kept over a self-upgrade
 	EnvWorker     = "SUPERVISOR_WORKER"     // <pool>.<slot>.<serial>, see WorkerID
 	EnvGeneration = "SUPERVISOR_GENERATION" // counts reloads, from 1
+	EnvPools      = "SUPERVISOR_POOLS"      // how many workers there are in all, see Pools
 )
 
 // FirstFD is the number of the first passed socket, as in sd_listen_fds(3).
@@ -93,4 +94,42 @@ func ParseWorkerID(s string) (WorkerID, error) {
 
 func (id WorkerID) String() string {
 	return id.Pool + "." + strconv.Itoa(id.Slot) + "." + strconv.Itoa(id.Serial)
+}
+
+// PoolSize is how many workers a pool has, and how many more a replacement may add for a while. No surge: it is never replaced.
+type PoolSize struct {
+	Name           string
+	Workers, Surge int
+}
+
+// Pools is the value of SUPERVISOR_POOLS: what the configuration says of all pools, written as web=4+4,jobs=2+2. TTIN and TTOU do not
+// change it. Who shares something with the others, such as a database's connections, finds here how many they are.
+type Pools []PoolSize
+
+// ParsePools reads the value of SUPERVISOR_POOLS.
+func ParsePools(s string) (Pools, error) {
+	var pools Pools
+	if s == "" {
+		return nil, nil
+	}
+	for _, part := range strings.Split(s, ",") {
+		name, numbers, ok1 := strings.Cut(part, "=")
+		workers, surge, ok2 := strings.Cut(numbers, "+")
+		n, err1 := strconv.ParseUint(workers, 10, 16)
+		more, err2 := strconv.ParseUint(surge, 10, 16)
+		if name == "" || !ok1 || !ok2 || err1 != nil || err2 != nil {
+			return nil, fmt.Errorf("%s: %q is not name=workers+surge", EnvPools, part)
+		}
+		pools = append(pools, PoolSize{name, int(n), int(more)})
+	}
+	return pools, nil
+}
+
+// String gives the value of SUPERVISOR_POOLS.
+func (p Pools) String() string {
+	parts := make([]string, 0, len(p))
+	for _, size := range p {
+		parts = append(parts, size.Name+"="+strconv.Itoa(size.Workers)+"+"+strconv.Itoa(size.Surge))
+	}
+	return strings.Join(parts, ",")
 }

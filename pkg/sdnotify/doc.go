@@ -10,6 +10,7 @@
 //	WATCHDOG=1                       a beat
 //	EXTEND_TIMEOUT_USEC=N            the deadline of a start, a reload or a stop is N microseconds from now
 //	FDSTORE=1, FDNAME=NAME           keep these descriptors, and pass them to the next process of the service
+//	FDPOLL=0                         beside it: keep them even if nothing can be heard of them
 //	FDSTOREREMOVE=1, FDNAME=NAME     let go of them
 //	BARRIER=1                        close this descriptor once all that came before has been worked off
 //

@@ -26,9 +26,7 @@ func (s *Supervisor) openAdmin() error {
 	var l net.Listener
 	var err error
 	if b.Network == "unix" {
-		if l, err = openUnix(b.Address, b.Mode); err == nil {
-			err = chown(b)
-		}
+		l, err = openUnix(b)
 	} else {
 		l, err = net.Listen(b.Network, b.Address)
 	}

@@ -56,14 +56,17 @@ func (c *child) Resume() {
 	}()
 }
 
-// Names of the descriptors of a worker.
+// What a descriptor of a worker is.
 const (
-	shareControl = "control"
-	shareNotify  = "notify"
-	shareBoard   = "board"
+	shareControl = "C"
+	shareNotify  = "N"
+	shareBoard   = "B"
 )
 
-var shareOutput = [numStreams]string{streamOut: "stdout", streamErr: "stderr"}
+var shareOutput = [numStreams]string{streamOut: "O", streamErr: "E"}
+
+// shares are all of them. As long as somebody has our end of the control channel, the worker takes us for alive.
+var shares = append(shareOutput[:], shareControl, shareNotify, shareBoard)
 
 // descriptors gives our ends of what we share with the worker. They stay ours.
 func (c *child) descriptors() map[string]int {
@@ -86,7 +89,7 @@ var errGone = errors.New("the process is gone")
 // adopt makes a child of a process that an earlier supervisor started, and takes its descriptors. l says what a new worker in its place
 // would get.
 func adopt(ws workerSnapshot, b *bundle, l launch) (_ *child, err error) {
-	take := func(what string) int { return b.take(workerDescriptor(ws.id(), what)) }
+	take := func(what string) int { return b.take(workerDescriptor(ws.PID, what)) }
 	c := &child{
 		pid: ws.PID, startTime: ws.StartTime, adopted: true, boardFD: take(shareBoard), sendFD: take(shareControl),
 		read: make(chan struct{}), tell: l.tell,

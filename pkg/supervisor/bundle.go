@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +24,13 @@ type bundle struct {
 	fds      map[string]int
 }
 
-// Names of descriptors begin so; whatever else the manager passes to us is a socket of a socket unit.
+// Names of descriptors begin so, or are short ones (snapshot.go); whatever else the manager passes to us is a socket of a socket unit.
 const descriptorPrefix = "supervisor."
+
+// isOurs reports whether a descriptor from the manager is one that a supervisor has stored there.
+func isOurs(name string) bool {
+	return strings.HasPrefix(name, descriptorPrefix) || strings.HasPrefix(name, bindDescriptors) || strings.HasPrefix(name, workerDescriptors)
+}
 
 const snapshotName = descriptorPrefix + "state"
 

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/control"
 )
 
@@ -40,7 +41,7 @@ func (s *Supervisor) openControl() {
 	if s.desk.control = s.inheritedEndpoint(controlDescriptor, "control socket", path); s.desk.control != nil || path == "" {
 		return
 	}
-	l, err := openUnix(path, 0o600)
+	l, err := openUnix(config.Bind{Network: "unix", Address: path, Mode: 0o600})
 	if err != nil {
 		s.log.Info("no control socket: supervisor ctl will not work; set supervisor.control to a path of your own, or to \"off\"",
 			zap.String("path", path), zap.String("cause", why(err)))
@@ -136,7 +137,7 @@ func (s *Supervisor) addEndpoints(b *bundle) {
 // inheritedEndpoint gives the listener of the supervisor before us if it has the right address; another one is closed when that
 // supervisor has left.
 func (s *Supervisor) inheritedEndpoint(descriptor, name, address string) *endpoint {
-	if s.heritage == nil || s.heritage.before == nil {
+	if s.heritage.before == nil {
 		return nil
 	}
 	fd := s.heritage.before.take(descriptor)
@@ -196,12 +197,10 @@ func (s *Supervisor) controlRoutes() routes {
 	t := s.healthRoutes()
 	t[control.PathStatus] = route{http.MethodGet, s.answerStatus}
 	t[control.PathReload] = post(s, "reload", func(_ control.Wait, a asker) (string, error) {
-		s.beginReload(s.note("reload"), a.tell)
-		return "reload begun", nil
+		return s.beginReload(s.note("reload"), a.tell), nil
 	})
 	t[control.PathUpgrade] = post(s, "upgrade", func(_ control.Wait, a asker) (string, error) {
-		s.beginUpgrade(s.note("upgrade"), a.tell)
-		return "self-upgrade begun", nil
+		return s.beginUpgrade(s.note("upgrade"), a.tell), nil
 	})
 	t[control.PathScale] = post(s, "scale", s.scaleTo)
 	t[control.PathRecycle] = post(s, "recycle", s.recycleTarget)

@@ -510,8 +510,8 @@ func TestControlSocketFile(t *testing.T) {
 	}
 }
 
-// Of many that find the same stale socket at once, one gets it.
-func TestControlSocketHasOneOwner(t *testing.T) {
+// Of many that find the same stale socket at once, as their control socket or as the address of a pool, one gets it.
+func TestUnixSocketHasOneOwner(t *testing.T) {
 	for range 20 {
 		path := filepath.Join(t.TempDir(), "s")
 		stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -521,11 +521,17 @@ func TestControlSocketHasOneOwner(t *testing.T) {
 		stale.SetUnlinkOnClose(false)
 		stale.Close()
 		var wg sync.WaitGroup
-		got := make(chan net.Listener, 8)
-		for range 8 {
+		got := make(chan func(), 8)
+		bind := config.Bind{Network: "unix", Address: path, Mode: 0o600}
+		for range 4 {
 			wg.Go(func() {
-				if l, err := openUnix(path, 0o600); err == nil {
-					got <- l
+				if l, err := openUnix(bind); err == nil {
+					got <- func() { l.Close() }
+				}
+			})
+			wg.Go(func() {
+				if b, err := openBind(bind, &config.Pool{Backlog: 8}, nil); err == nil {
+					got <- b.Close
 				}
 			})
 		}
@@ -540,7 +546,7 @@ func TestControlSocketHasOneOwner(t *testing.T) {
 			conn.Close()
 		}
 		for len(got) > 0 {
-			(<-got).Close()
+			(<-got)()
 		}
 	}
 }

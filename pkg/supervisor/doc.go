@@ -39,7 +39,9 @@
 //	canary.go       the first of a new generation       bake.go         what it must show
 //	surge.go        how many beside the old ones        return.go       the way back of a failed reload
 //	hooks.go        commands beside the workers         verdict.go      what the one who asked is told
-//	upgrade.go      self-upgrade, both sides            inherit.go      what the supervisor before us left
+//	upgrade.go      self-upgrade, the old side          successor.go    its new side
+//	handover.go     its end: the workers go over        ending.go       what a successor that failed leaves behind
+//	inherit.go      what the supervisor before us left
 //	snapshot.go     what the next one has to know       bundle.go       a snapshot with its descriptors, on a socket
 //	adopted.go      workers change hands                store.go        the same, kept by systemd or the holder
 //	systemd.go      what systemd or the holder hears

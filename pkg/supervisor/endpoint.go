@@ -6,16 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/config"
 	"supervisor/pkg/control"
 )
 
@@ -50,55 +53,15 @@ const (
 	farewell = time.Second
 )
 
-// openUnix makes a unix socket. Its mode is right from the first moment, whatever the umask: bind takes it from the socket's own inode.
-func openUnix(path string, mode os.FileMode) (net.Listener, error) {
-	unlock, err := lockDirectory(filepath.Dir(path))
+// openUnix makes a unix socket for ourselves.
+func openUnix(b config.Bind) (net.Listener, error) {
+	fd, err := listenUnix(b, unix.SOMAXCONN)
 	if err != nil {
 		return nil, err
 	}
-	defer unlock() // of two that find a stale socket the second one must not remove the first one's new one
-	if err := removeStale(path); err != nil {
-		return nil, err
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), path)
+	f := os.NewFile(uintptr(fd), b.Address)
 	defer f.Close()
-	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
-		return nil, err
-	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		return nil, &os.PathError{Op: "bind", Path: path, Err: err}
-	}
-	if err := os.Chmod(path, mode); err != nil { // what the umask has taken off; nobody can connect yet
-		return nil, err
-	}
-	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
-		return nil, err
-	}
-	return net.FileListener(f)
-}
-
-// lockDirectory keeps other supervisors out of a directory for a moment. It does not wait long: the lock may be anybody's.
-func lockDirectory(dir string) (unlock func(), err error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	for range 100 {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	return func() { f.Close() }, nil
+	return net.FileListener(f) // a duplicate
 }
 
 // newEndpoint makes one of a listener that we opened, or that was handed over to us.
@@ -253,7 +216,7 @@ func (t routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	route, ok := t[r.URL.Path]
 	switch {
 	case !ok:
-		fail(w, http.StatusNotFound, "there is no %s here", r.URL.Path)
+		fail(w, http.StatusNotFound, "there is no %s here; there is %s", r.URL.Path, strings.Join(slices.Sorted(maps.Keys(t)), ", "))
 	case r.Method != route.method && (r.Method != http.MethodHead || route.method != http.MethodGet):
 		w.Header().Set("Allow", route.method)
 		fail(w, http.StatusMethodNotAllowed, "%s takes %s", r.URL.Path, route.method)

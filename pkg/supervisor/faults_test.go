@@ -190,7 +190,7 @@ func TestWorkerSeesOnlyWhatIsMeantForIt(t *testing.T) {
 	pid := strconv.Itoa(m.pids()[0])
 	for _, want := range []string{
 		"LISTEN_PID=" + pid, "LISTEN_FDS=1", "LISTEN_FDNAMES=web", "WATCHDOG_USEC=45000000", "WATCHDOG_PID=" + pid,
-		"FROM_CALLER=kept", "OVERRIDDEN=env", "FROM_FILE=yes", "SUPERVISOR_WORKER=web.0.1", "SUPERVISOR_GENERATION=1", "DIR /usr",
+		"FROM_CALLER=kept", "OVERRIDDEN=env", "FROM_FILE=yes", "SUPERVISOR_WORKER=web.0.1", "SUPERVISOR_GENERATION=1", "SUPERVISOR_POOLS=web=1+1", "DIR /usr",
 		"GOMAXPROCS=" + strconv.Itoa(machine.Cores()), "Umask:\t0027", "SigBlk:\t0000000000000000",
 	} {
 		if !strings.Contains(seen, want+"\n") {

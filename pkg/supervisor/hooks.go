@@ -172,9 +172,16 @@ func (s *Supervisor) runHooks(r *reload) bool {
 // afterReload runs what is to know that the new generation is in force.
 func (s *Supervisor) afterReload(r *reload) {
 	for _, c := range r.changes {
-		if argv := c.cfg.Hooks.AfterReload; c.after && len(argv) > 0 {
-			s.startHook(hook{name: "after_reload", argv: argv, cfg: c.cfg, pin: c.pool.pin, generation: r.generation}, s.logFailure)
+		if c.after {
+			s.runAfterReload(c.pool)
 		}
+	}
+}
+
+// runAfterReload runs a pool's after_reload: also when the new generation is that of a successor.
+func (s *Supervisor) runAfterReload(p *pool) {
+	if argv := p.cfg.Hooks.AfterReload; len(argv) > 0 {
+		s.startHook(hook{name: "after_reload", argv: argv, cfg: p.cfg, pin: p.pin, generation: s.generation}, s.logFailure)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,9 +24,25 @@ import (
 type Inheritance struct {
 	sockets map[string][]int // of socket units, by name
 	before  *bundle          // nil: we are the first
+	dropped []*bindSockets   // its addresses that our configuration does not have; its workers serve on them
 	conn    *os.File         // to the one before us; nil: it is dead
+	rest    chan legacy      // what comes from there last
 	flip    Flipper
 	stored  map[string]bool // what of it lies in the store
+	trial   atomic.Bool     // the one before us is in charge still; for the log, shared and safe
+	unused  string          // why the configuration on disk is not in force, though it is another one; "": it is
+}
+
+// legacy is the last part of a hand-over, or why there is none.
+type legacy struct {
+	bundle
+	err error
+}
+
+// kept reports whether what the supervisor before us leaves lies with a manager, who starts the next one with it.
+func (in *Inheritance) kept() bool {
+	_, ok := in.before.fds[storeDescriptor]
+	return ok
 }
 
 // Inherit looks for it. flip may be nil: then there will be no self-upgrade.
@@ -72,7 +89,7 @@ func (in *Inheritance) fromPredecessor() error {
 	if err != nil {
 		return fmt.Errorf("self-upgrade: %w", err)
 	}
-	in.conn = pollable(fd, handoverFile)
+	in.conn, in.rest = pollable(fd, handoverFile), make(chan legacy, 1)
 	in.say(successorNote{PID: os.Getpid()})
 	in.conn.SetReadDeadline(time.Now().Add(bundlePatience))
 	b, err := receiveBundle(in.conn)
@@ -108,7 +125,7 @@ func (in *Inheritance) fromManager() {
 		if i < len(names) && names[i] != "" {
 			name = names[i]
 		}
-		if strings.HasPrefix(name, descriptorPrefix) {
+		if isOurs(name) {
 			left.fds[name] = fd
 			in.stored[name] = true
 		} else {
@@ -126,24 +143,78 @@ func (in *Inheritance) fromManager() {
 	in.before = &left
 }
 
-// ConfigInForce gives the configuration of a supervisor that was killed, if its workers wait for us. Where the one on disk has become
-// unusable meanwhile, they are better served with that than with none.
-func ConfigInForce() (*config.Config, bool) {
-	in := &Inheritance{sockets: map[string][]int{}, stored: map[string]bool{}}
-	in.fromManager()
-	if in.before == nil || len(in.before.snapshot.Workers) == 0 {
-		return nil, false
+// Config gives the configuration to start with: the one that load reads, unless the supervisor before us was killed. Then it is the one
+// that was in force: a kill -9 in the night is no deploy, and whether what is on disk by now can be served, nobody has tried. A reload does.
+func (in *Inheritance) Config(load func() (*config.Config, error)) (*config.Config, error) {
+	cfg, err := load()
+	if in.before == nil || in.conn != nil {
+		return cfg, err
 	}
-	cfg, err := decodeConfig(in.before.snapshot.Config)
-	if err != nil {
-		complain("%v", err)
+	inForce, unreadable := decodeConfig(in.before.snapshot.Config)
+	switch {
+	case unreadable != nil:
+		complain("the configuration that was in force is lost: %v", unreadable)
+		return cfg, err
+	case err != nil:
+		in.unused = err.Error()
+	default:
+		in.unused = difference(inForce, cfg)
 	}
-	return cfg, err == nil
+	return inForce, nil
+}
+
+// difference says in which sections two configurations differ, or "".
+func difference(a, b *config.Config) string {
+	sections := func(c *config.Config) map[string]string {
+		top := *c
+		top.Pools = nil
+		texts := map[string]string{"[supervisor]": string(encodeConfig(top))}
+		for _, p := range c.Pools {
+			texts["[pool."+p.Name+"]"] = string(encodeConfig(p))
+		}
+		return texts
+	}
+	in, other := sections(a), sections(b)
+	var names []string
+	for name, text := range in {
+		if other[name] != text {
+			names = append(names, name)
+		}
+	}
+	for name := range other {
+		if _, known := in[name]; !known {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ") + " changed"
 }
 
 // complain says something before there is a log.
 func complain(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "supervisor: "+format+"\n", args...)
+}
+
+// pinFor gives what a pool's workers execute. Of a supervisor that was killed that is what it had pinned, whatever lies on disk by now; so it is
+// at a self-upgrade for a pool whose workers stay. All others begin with what is on disk.
+func (in *Inheritance) pinFor(cfg *config.Pool) *pin {
+	if in.before == nil || in.conn != nil && cfg.Replace != config.ReplaceNever {
+		return openPin(cfg)
+	}
+	for _, ps := range in.before.snapshot.Pools {
+		if ps.Name != cfg.Name || ps.Pin.File == "" || !sameConfig(ps.Config, cfg) {
+			continue
+		}
+		p, err := in.before.pinOf(ps.Pin)
+		if err == nil {
+			return p
+		}
+		complain("the program that pool %s executed is lost, its workers start with the one on disk: %v", cfg.Name, err)
+	}
+	return openPin(cfg)
 }
 
 // claim gives the open sockets of an address that the supervisor before us had, or nil.
@@ -158,6 +229,7 @@ func (in *Inheritance) claim(b config.Bind, cfg *config.Pool) (*bindSockets, err
 			}
 			s := in.before.bindOf(bs)
 			if s == nil {
+				complain("the sockets of %s were left incomplete: it is opened anew", b)
 				return nil, nil
 			}
 			if in.conn != nil { // of one that was killed they are taken as they are: no service at all would be worse
@@ -171,6 +243,56 @@ func (in *Inheritance) claim(b config.Bind, cfg *config.Pool) (*bindSockets, err
 		}
 	}
 	return nil, nil
+}
+
+// claimRest takes the addresses that no pool has claimed. Until we are in charge they are the other one's: it may have to go on with them.
+func (in *Inheritance) claimRest() {
+	if in.before == nil {
+		return
+	}
+	rest := in.before.snapshot.Retired
+	for _, p := range in.before.snapshot.Pools {
+		rest = append(rest, p.Binds...)
+	}
+	for _, bs := range rest {
+		if s := in.before.bindOf(bs); s != nil { // those that were claimed have no descriptors left
+			in.dropped = append(in.dropped, s)
+		}
+	}
+}
+
+// takeSockets makes the sockets of the supervisor before us our own. An address that our configuration has dropped goes as at a reload: it
+// refuses new connections, and what its queue holds is for the workers that leave.
+func (s *Supervisor) takeSockets() {
+	for _, p := range s.pools {
+		for _, b := range p.sockets {
+			b.passedOn = false
+		}
+	}
+	for _, b := range s.heritage.dropped {
+		b.passedOn = false
+		s.log.Info("address without a place in the configuration: it closes when the workers that serve on it are gone", zap.Stringer("bind", b.bind))
+	}
+	s.drop(s.heritage.dropped)
+	s.heritage.dropped = nil
+}
+
+// socketsNamed finds open sockets by their id, wherever they are now: a worker of the supervisor before us may serve on those of another
+// pool, or on an address that is on its way out.
+func (s *Supervisor) socketsNamed(id string) *bindSockets {
+	for _, p := range s.pools {
+		for _, b := range p.sockets {
+			if b.id() == id {
+				return b
+			}
+		}
+	}
+	for _, b := range s.retired {
+		if b.id() == id {
+			return b
+		}
+	}
+	return &bindSockets{shared: true, adoptRx: -1, adoptTx: -1} // closed; it keeps its place, as the scoreboard counts them
 }
 
 // begin sets what a supervisor goes on with.
@@ -193,7 +315,9 @@ func (s *Supervisor) begin(in *Inheritance) {
 	}
 	if in.conn != nil {
 		s.probation = true
+		in.trial.Store(true)
 		s.generation++
+		in.say(successorNote{Patience: patience(s.cfg)})
 	}
 }
 
@@ -210,11 +334,7 @@ func (s *Supervisor) beginPools() {
 		}
 	}
 	if in.conn == nil {
-		for _, p := range s.pools {
-			for _, b := range p.sockets {
-				b.passedOn = false
-			}
-		}
+		s.takeSockets()
 		s.adoptAll(in.before)
 		s.revived = len(s.workers()) > 0
 		in.before.close()
@@ -261,10 +381,8 @@ func (s *Supervisor) adoptAll(b *bundle) {
 			id: ws.id(), pool: p, cfg: p.cfg, generation: ws.Generation, started: ws.Started, readyAt: ws.ReadyAt, speaks: ws.Speaks,
 			reason: ws.Reason, overdue: ws.Overdue, beatFloor: time.Now(), lifetime: jitter(p.cfg.MaxLifetime, p.cfg.MaxLifetimeJitter),
 		}
-		for _, sockets := range p.sockets {
-			if slices.Contains(ws.Binds, sockets.id()) {
-				w.sockets = append(w.sockets, sockets)
-			}
+		for _, id := range ws.Binds {
+			w.sockets = append(w.sockets, s.socketsNamed(id))
 		}
 		tell := func(e event) {
 			e.worker = w

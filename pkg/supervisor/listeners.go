@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -140,34 +142,78 @@ func (s *bindSockets) openTCP() error {
 	return unix.Bind(fd, addr)
 }
 
-// openUnix makes a unix socket with the owner and mode of the config before anybody can connect to it.
+// openUnix binds a unix socket's file, which is ours from then on.
 func (s *bindSockets) openUnix() error {
-	path := s.bind.Address
-	if err := removeStale(path); err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := listenUnix(s.bind, s.backlog)
 	if err != nil {
 		return err
 	}
-	s.slots = []int{fd}
-	s.shared = true
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		return err
-	}
+	s.slots, s.shared = []int{fd}, true
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
+	if err := unix.Lstat(s.bind.Address, &st); err != nil {
 		return err
 	}
 	s.inode = st.Ino
-	if err := chown(s.bind); err != nil {
-		return err
+	return nil
+}
+
+// listenUnix makes a unix socket, with its owner and mode before anybody can connect to it. It listens at once: another supervisor would
+// take a socket that refuses for a stale one, and of two that find a stale one the second must not remove the first one's new one: so each
+// keeps the others out of the directory meanwhile.
+func listenUnix(b config.Bind, backlog int) (fd int, err error) {
+	unlock, err := lockDirectory(filepath.Dir(b.Address))
+	if err != nil {
+		return -1, err
 	}
-	if err := os.Chmod(path, s.bind.Mode); err != nil { // nobody can connect yet: the socket does not listen
-		return err
+	defer unlock()
+	if err := removeStale(b.Address); err != nil {
+		return -1, err
 	}
-	// It listens at once: another supervisor would take a socket that refuses for a stale one.
-	return unix.Listen(fd, s.backlog)
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: b.Address}); err != nil {
+		unix.Close(fd)
+		return -1, &fs.PathError{Op: "bind", Path: b.Address, Err: err}
+	}
+	err = chown(b)
+	if err == nil {
+		err = os.Chmod(b.Address, b.Mode)
+	}
+	if err == nil {
+		err = unix.Listen(fd, backlog)
+	}
+	if err != nil {
+		os.Remove(b.Address)
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// lockDirectory keeps other supervisors out of a directory for a moment. It does not wait long: the lock may be anybody's. A directory that
+// we may not read cannot be locked, and is used as it is.
+func lockDirectory(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return func() {}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for range 100 {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
 }
 
 // chown gives a unix socket's file to the owner that the config wants.

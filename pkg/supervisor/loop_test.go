@@ -297,6 +297,24 @@ func TestOverdueWorkersAreReplacedOneByOneAndReplacementFirst(t *testing.T) {
 	})
 }
 
+// A runner does jobs before its READY: what it asks for meanwhile holds.
+func TestLimitReachedBeforeReadyCounts(t *testing.T) {
+	inWorld(t, testConfig(fakePool("web", 1)), func(w *world) {
+		boots := 0
+		w.boot = func(p *fake) {
+			if boots++; boots == 1 {
+				p.tell(event{fact: factRecycle, reason: protocol.RecycleMaxRequests})
+			}
+			p.ready()
+		}
+		w.procs[0].tell(event{fact: factRecycle, reason: protocol.RecycleMaxRequests})
+		w.after(time.Minute)
+		if len(w.procs) != 3 || !w.procs[1].gone.Load() {
+			t.Errorf("%d processes, want a third one in the place of the second", len(w.procs))
+		}
+	})
+}
+
 func TestReplacementThatDoesNotBootLeavesTheOldOneServing(t *testing.T) {
 	inWorld(t, testConfig(fakePool("web", 1)), func(w *world) {
 		w.boot = func(p *fake) { p.exit(exitStatus{code: 1}) }
@@ -467,6 +485,7 @@ func TestTermDuringAReloadStopsOnce(t *testing.T) {
 	inWorld(t, testConfig(fakePool("web", 2)), func(w *world) {
 		w.boot = func(*fake) {} // the new generation hangs at boot
 		w.send(syscall.SIGHUP)
+		w.after(bootPace)
 		if len(w.procs) != 4 {
 			t.Fatalf("%d processes", len(w.procs))
 		}

@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"fmt"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -31,7 +33,8 @@ const (
 )
 
 func newNotifySocket(instance string, id protocol.WorkerID) (*notifySocket, error) {
-	l, err := sdnotify.Listen("@supervisor/" + instance + "/" + id.String())
+	// A successor that gives up, and the one that goes on instead of it, may give a worker the same name for a moment: hence our pid.
+	l, err := sdnotify.Listen(fmt.Sprintf("@supervisor/%s/%d/%s", instance, os.Getpid(), id))
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,7 @@ func LockPIDFile(path string) (*PIDFile, error) {
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			pid, _ := PIDFileOwner(path)
 			f.Close()
-			return nil, fmt.Errorf("%w %s: another supervisor runs with it (pid %d)", ErrPIDFile, path, pid)
+			return nil, fmt.Errorf("%w %s: %w with it (pid %d)", ErrPIDFile, path, ErrRunning, pid)
 		}
 		if !samePath(f, path) {
 			f.Close() // its owner removed it between our open and our lock
@@ -36,6 +37,19 @@ func LockPIDFile(path string) (*PIDFile, error) {
 		}
 		p := &PIDFile{path, f}
 		return p, p.write(os.Getpid())
+	}
+}
+
+// releasePatience bounds how long a supervisor that goes on after a dead one waits for the pidfile: the dead one's successor may still have it.
+const releasePatience = 10 * time.Second
+
+// awaitPIDFile is LockPIDFile with patience.
+func awaitPIDFile(path string) (*PIDFile, error) {
+	for deadline := time.Now().Add(releasePatience); ; time.Sleep(5 * time.Millisecond) {
+		p, err := LockPIDFile(path)
+		if err == nil || time.Now().After(deadline) {
+			return p, err
+		}
 	}
 }
 

@@ -2,9 +2,9 @@ package supervisor
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -53,19 +53,7 @@ func (p *pin) base() int {
 
 // find looks the executable up as the stub would: in the worker's PATH, from the worker's directory.
 func (p *pin) find(cfg *config.Pool) {
-	name := cfg.Command[0]
-	candidates := []string{name}
-	if !strings.Contains(name, "/") {
-		candidates = nil
-		for _, dir := range filepath.SplitList(envValue(baseEnv(cfg), "PATH")) {
-			path := filepath.Join(dir, name)
-			if !strings.Contains(path, "/") {
-				path = "./" + path // in the working directory: not to be looked up once more
-			}
-			candidates = append(candidates, path)
-		}
-	}
-	for _, path := range candidates {
+	for _, path := range cfg.CommandPaths(cfg.Command[0]) {
 		fd, err := unix.Openat(p.base(), path, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err != nil {
 			continue
@@ -147,6 +135,77 @@ func (p *pin) passDir(spec *stubSpec, files []uintptr) []uintptr {
 	return append(files, uintptr(p.dir))
 }
 
+// snapshot describes the pin and adds its descriptors.
+func (p *pin) snapshot(fds map[string]int) (s pinSnapshot) {
+	if p == nil {
+		return s
+	}
+	add := func(fd int) string {
+		var file unix.Stat_t
+		if fd < 0 || unix.Fstat(fd, &file) != nil {
+			return ""
+		}
+		name := pinDescriptor(file.Dev, file.Ino)
+		fds[name] = fd
+		return name
+	}
+	return pinSnapshot{Dir: add(p.dir), File: add(p.file), Path: p.path}
+}
+
+// pinOf gives a pin of the supervisor before us. Pools that run the same file share its descriptor, so they stay with the bundle.
+func (b *bundle) pinOf(s pinSnapshot) (*pin, error) {
+	held := &pin{dir: -1, path: s.Path}
+	var ok bool
+	if held.file, ok = b.fds[s.File]; ok && s.Dir != "" {
+		held.dir, ok = b.fds[s.Dir]
+	}
+	if !ok {
+		return nil, errors.New("its descriptors are missing")
+	}
+	if err := unix.Fstat(held.file, &held.was); err != nil {
+		return nil, err
+	}
+	held.byPath = isScript(held.file)
+	return held.again()
+}
+
+// again gives another pin of the same files.
+func (p *pin) again() (_ *pin, err error) {
+	if p == nil {
+		return nil, nil
+	}
+	q := *p
+	q.dir, q.file = -1, -1
+	if q.dir, err = openAgain(p.dir); err == nil {
+		q.file, err = openAgain(p.file)
+	}
+	if err != nil {
+		q.Close()
+		return nil, fmt.Errorf("pin %s: %w", p.path, err)
+	}
+	return &q, nil
+}
+
+// openAgain gives another descriptor of a file: by its name where that is still the file's, since the descriptor of a supervisor before us
+// may belong to a mount namespace that goes with its last process (systemd makes one for each start), and a directory in there has no
+// path any more.
+func openAgain(fd int) (int, error) {
+	if fd < 0 {
+		return -1, nil
+	}
+	var held, named unix.Stat_t
+	if path, err := os.Readlink(descriptorPath(fd)); err == nil && unix.Fstat(fd, &held) == nil {
+		again, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err == nil && unix.Fstat(again, &named) == nil && named.Dev == held.Dev && named.Ino == held.Ino {
+			return again, nil
+		}
+		if err == nil {
+			unix.Close(again)
+		}
+	}
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+}
+
 // Close lets go of the files.
 func (p *pin) Close() {
 	if p == nil {
@@ -158,15 +217,4 @@ func (p *pin) Close() {
 			*fd = -1
 		}
 	}
-}
-
-// envValue gives a variable of an environment, or "".
-func envValue(env []string, name string) string {
-	value := ""
-	for _, pair := range env {
-		if v, ok := strings.CutPrefix(pair, name+"="); ok {
-			value = v
-		}
-	}
-	return value
 }

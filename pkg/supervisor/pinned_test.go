@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"supervisor/pkg/config"
 )
 
 // install puts a copy of the test binary, a worker, at path: under another name first, as a deploy does.
@@ -203,5 +205,92 @@ func TestScriptsRunByPath(t *testing.T) {
 	m.await("reload done", 1)
 	if a, b := m.count("cannot be pinned"), m.count("the script was changed without a reload"); a != 1 || b != 1 {
 		t.Errorf("said %d times that a script cannot be pinned, %d times that it has changed; want 1, 1", a, b)
+	}
+}
+
+// What a supervisor pinned goes to the next one: all of it after a kill -9; after a self-upgrade what belongs to workers that stay.
+func TestPinIsInherited(t *testing.T) {
+	dir := t.TempDir()
+	current := filepath.Join(dir, "current")
+	first := map[string]uint64{}
+	for _, release := range []string{"1", "2"} {
+		if err := os.Mkdir(filepath.Join(dir, release), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		first[release] = install(t, filepath.Join(dir, release, "app"))
+	}
+	if err := os.Symlink("1", current); err != nil {
+		t.Fatal(err)
+	}
+	pool := testPool("worker")
+	pool.Command, pool.Chdir = []string{"./app"}, current
+	never := *pool
+	never.Name, never.Replace = "never", config.ReplaceNever
+
+	open := descriptors(t)
+	before := map[string]*pin{pool.Name: openPin(pool), never.Name: openPin(&never)}
+	left := bundle{fds: map[string]int{}}
+	for _, cfg := range []*config.Pool{pool, &never} {
+		left.snapshot.Pools = append(left.snapshot.Pools, poolSnapshot{Name: cfg.Name, Config: encodeConfig(cfg), Pin: before[cfg.Name].snapshot(left.fds)})
+	}
+	if len(left.fds) != 2 {
+		t.Errorf("two pools of one program in one directory leave %d descriptors, want 2: %v", len(left.fds), left.fds)
+	}
+	for name := range left.fds {
+		if !isOurs(name) {
+			t.Errorf("%s would be taken for a socket unit's", name)
+		}
+	}
+	os.Remove(current)
+	if err := os.Symlink("2", current); err != nil {
+		t.Fatal(err)
+	}
+	install(t, filepath.Join(dir, "1", "app"))
+
+	older := bundle{fds: map[string]int{}}
+	for _, ps := range left.snapshot.Pools {
+		ps.Pin = pinSnapshot{}
+		older.snapshot.Pools = append(older.snapshot.Pools, ps)
+	}
+	incomplete := bundle{fds: map[string]int{left.snapshot.Pools[0].Pin.File: left.fds[left.snapshot.Pools[0].Pin.File]}, snapshot: left.snapshot}
+	changed := *pool
+	changed.Env = map[string]string{"A": "b"}
+	talks := new(os.File) // to the supervisor before us, which lives
+	for _, c := range []struct {
+		name string
+		in   *Inheritance
+		cfg  *config.Pool
+		want string // release
+	}{
+		{"the first supervisor", &Inheritance{}, pool, "2"},
+		{"killed", &Inheritance{before: &left}, pool, "1"},
+		{"killed, a pool that is never replaced", &Inheritance{before: &left}, &never, "1"},
+		{"killed, and its configuration lost", &Inheritance{before: &left}, &changed, "2"},
+		{"killed, an older one", &Inheritance{before: &older}, pool, "2"},
+		{"killed, and the manager did not take all", &Inheritance{before: &incomplete}, pool, "2"},
+		{"a self-upgrade", &Inheritance{before: &left, conn: talks}, pool, "2"},
+		{"a self-upgrade, a pool that is never replaced", &Inheritance{before: &left, conn: talks}, &never, "1"},
+	} {
+		p := c.in.pinFor(c.cfg)
+		again, err := p.again()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		for what, want := range map[int]uint64{again.file: first[c.want], again.dir: inodeOf(t, filepath.Join(dir, c.want))} {
+			if got := inodeOf(t, descriptorPath(what)); got != want {
+				t.Errorf("%s: inode %d, want %d, of release %s", c.name, got, want, c.want)
+			}
+		}
+		if again.path != "./app" || again.byPath {
+			t.Errorf("%s: path %q, a script: %v", c.name, again.path, again.byPath)
+		}
+		again.Close()
+	}
+	for _, p := range before {
+		p.Close()
+	}
+	if n := descriptors(t); n != open {
+		t.Errorf("%d descriptors are open, %d before", n, open)
 	}
 }

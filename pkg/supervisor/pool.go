@@ -96,6 +96,11 @@ func (p *pool) grow(n int) {
 	}
 }
 
+// isOpen reports whether a slot has its sockets already: a new worker opens none.
+func (p *pool) isOpen(slot int) bool {
+	return !slices.ContainsFunc(p.sockets, func(b *bindSockets) bool { return !b.shared && slot >= len(b.slots) })
+}
+
 // workers gives every process of the pool.
 func (p *pool) workers() []*worker {
 	workers := slices.Clone(p.leaving)
@@ -183,7 +188,7 @@ func (s *Supervisor) spawn(p *pool, sl *slot, of blueprint) *worker {
 	}
 	proc, err := s.start(launch{
 		id: w.id, generation: generation, instance: s.instance, pool: cfg, sockets: sockets, pin: of.pin, sink: s.sink,
-		memory: s.memoryShare(cfg, generation),
+		memory: s.memoryShare(cfg, generation), pools: poolSizes(s.configOf(generation)),
 		settings: scoreboard.Settings{
 			Timeout: cfg.Timeout, TimeoutGrace: cfg.TimeoutGrace, MaxRequests: uint64(jitter(cfg.MaxRequests, cfg.MaxRequestsJitter)),
 			KeepAlive: cfg.KeepAlive, OrphanTimeout: cfg.OrphanTimeout, MaxConns: uint64(cfg.WorkerConnections),

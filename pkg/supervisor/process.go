@@ -29,6 +29,7 @@ type launch struct {
 	pin        *pin // nil: nothing is pinned
 	settings   scoreboard.Settings
 	memory     int64 // GOMEMLIMIT in bytes, 0: none
+	pools      protocol.Pools
 	sink       *sink
 	tell       func(event) // the worker is filled in by the loop's closure
 }
@@ -132,7 +133,8 @@ func start(l launch) (process, error) {
 		protocol.EnvFDs+"="+passed.String(),
 		protocol.EnvInstance+"="+l.instance,
 		protocol.EnvWorker+"="+l.id.String(),
-		protocol.EnvGeneration+"="+strconv.Itoa(l.generation))
+		protocol.EnvGeneration+"="+strconv.Itoa(l.generation),
+		protocol.EnvPools+"="+l.pools.String())
 	if beat := l.pool.HeartbeatTimeout; beat > 0 {
 		env = append(env, protocol.EnvWatchdogUsec+"="+strconv.FormatInt(beat.Microseconds(), 10))
 	}

@@ -15,6 +15,9 @@ import (
 // much, and replaces what is overdue.
 func (s *Supervisor) reconcile() {
 	defer s.rescue() // by what was decided
+	if len(s.ending) > 0 {
+		s.lookAtEnding()
+	}
 	if s.stopping >= graceful {
 		s.advanceStop()
 		return
@@ -44,7 +47,7 @@ func (s *Supervisor) reconcile() {
 	if s.probation && !s.succeeding && s.allServe() {
 		s.succeed()
 	}
-	if s.again && s.busy() == "" || s.upgradeWaits && s.reload == nil {
+	if s.again || s.upgradeWaits {
 		s.nextReload()
 	}
 	s.noteRecovery()
@@ -55,7 +58,8 @@ func (s *Supervisor) reconcile() {
 // fill starts a worker in every empty slot and drains those beyond the wanted number.
 func (s *Supervisor) fill(p *pool) {
 	want := p.wanted()
-	if !p.removed && s.upgrade == nil { // a successor opens its own slots, and both must not number them
+	alone := s.groupsAreOurs()
+	if !p.removed && alone {
 		p.grow(want)
 	}
 	for _, sl := range p.slots {
@@ -65,7 +69,7 @@ func (s *Supervisor) fill(p *pool) {
 			}
 			continue
 		}
-		if sl.current != nil || sl.waiting || s.booting() >= bootsAtOnce() {
+		if sl.current != nil || sl.waiting || !alone && !p.isOpen(sl.index) || s.booting() >= bootsAtOnce() {
 			continue
 		}
 		if p.cfg.Replace == config.ReplaceNever && len(p.leaving) > 0 {

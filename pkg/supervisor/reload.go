@@ -28,6 +28,7 @@ type reload struct {
 	cfg        *config.Config
 	generation int
 	began      time.Time
+	spawned    time.Time // when it last started a worker beside others
 	changes    []*change
 	opened     []*bindSockets // that the old configuration does not have
 	taken      []handOver     // those of them whose sockets are also the old configuration's
@@ -88,17 +89,18 @@ func (c *change) blueprint(generation int) blueprint {
 func (c *change) wanted() int { return max(1, c.cfg.Workers+c.delta()) }
 
 // beginReload reads the configuration and binds what is new. One reload runs, one may wait with the newest configuration; asked gets the
-// verdict of the one that read the configuration after the question.
-func (s *Supervisor) beginReload(asked ...func(Verdict)) {
+// verdict of the one that read the configuration after the question. It gives the words for what was begun.
+func (s *Supervisor) beginReload(asked ...func(Verdict)) (begun string) {
+	begun = "reload begun"
 	if s.stopping != running {
 		answer(&asked, s.refused("the supervisor is stopping"))
-		return
+		return begun
 	}
 	if why := s.busy(); why != "" {
 		s.again = true
 		s.waiting = append(s.waiting, asked...)
 		s.log.Info("this reload waits: " + why)
-		return
+		return "this reload waits: " + why
 	}
 	s.manager.reloadBegins(s)
 	cfg, err := s.load()
@@ -109,10 +111,11 @@ func (s *Supervisor) beginReload(asked ...func(Verdict)) {
 		s.manager.reloadEnds(s, fmt.Errorf("reload failed: %w", err))
 		s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(err))
 		answer(&asked, s.refused("reload failed, nothing changed: %v", err))
-		return
+		return begun
 	}
 	s.reload.asked = asked
 	s.log.Info("reload begins", zap.Int("generation", s.reload.generation))
+	return begun
 }
 
 // maxDraining bounds the generations that drain at once: each is a whole set of processes that a client with a long download keeps alive.
@@ -122,6 +125,9 @@ const maxDraining = 3
 func (s *Supervisor) busy() string {
 	if s.reload != nil || s.upgrade != nil || s.probation {
 		return "a reload or a self-upgrade runs"
+	}
+	if why := s.stillEnding(); why != "" {
+		return why
 	}
 	draining := map[int]bool{}
 	for _, w := range s.workers() {
@@ -146,7 +152,8 @@ func (s *Supervisor) nextGeneration() int {
 	return n + 1
 }
 
-// prepare works out what changes. After an error nothing is left of it. A forced one has no conditions.
+// prepare works out what changes. After an error nothing is left of it. A forced one has no conditions, and starts the program in force: nobody has
+// asked for the one on disk.
 func (s *Supervisor) prepare(cfg *config.Config, forced bool) error {
 	r := &reload{cfg: cfg, generation: s.nextGeneration(), began: time.Now(), forced: forced}
 	for _, pc := range cfg.Pools {
@@ -173,7 +180,13 @@ func (s *Supervisor) prepare(cfg *config.Config, forced bool) error {
 			}
 			c.sockets = append(c.sockets, sockets)
 		}
-		c.pin = openPin(pc)
+		var err error
+		if !forced {
+			c.pin = openPin(pc)
+		} else if c.pin, err = c.pool.pin.again(); err != nil {
+			r.close()
+			return err
+		}
 		r.changes = append(r.changes, c)
 	}
 	if err := s.boundSurge(r); err != nil {
@@ -272,7 +285,10 @@ func (s *Supervisor) failReload(w *worker, why reason) {
 		return // of a reload that has been taken back
 	}
 	text := fmt.Sprintf("worker %s of the new generation is gone before all were ready: %s", w.id, why)
-	if w.readyAt.IsZero() && w.cause == "" {
+	switch {
+	case why == reasonBoot:
+		text = fmt.Sprintf(`worker %s of the new generation never sent READY=1 within boot_timeout (%v)`, w.id, w.cfg.BootTimeout)
+	case w.readyAt.IsZero() && w.cause == "":
 		text = fmt.Sprintf("worker %s of the new generation did not become ready: %s", w.id, why)
 	}
 	if w.cause != "" {
@@ -456,7 +472,7 @@ func (s *Supervisor) nextReload() {
 		s.beginReload(asked...)
 		return
 	}
-	if s.upgradeWaits {
+	if s.upgradeWaits && s.reload == nil && s.stillEnding() == "" {
 		asked := s.upgradeNext
 		s.upgradeWaits, s.upgradeNext = false, nil
 		s.beginUpgrade(asked...)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 	"strconv"
 	"time"
 
@@ -30,6 +31,7 @@ type snapshot struct {
 	Control    string           `json:"control,omitempty"` // the control socket, if its descriptor is there
 	Admin      string           `json:"admin,omitempty"`   // the admin listener, the same
 	Pools      []poolSnapshot   `json:"pools"`
+	Retired    []bindSnapshot   `json:"retired,omitempty"` // addresses that refuse, and are open for workers that leave
 	Workers    []workerSnapshot `json:"workers,omitempty"` // absent before the hand-over
 	Stored     []string         `json:"stored,omitempty"`  // at the hand-over: descriptors that lie with the manager
 }
@@ -41,6 +43,14 @@ type poolSnapshot struct {
 	Delta  int             `json:"delta"` // TTIN and TTOU
 	Config json.RawMessage `json:"config"`
 	Binds  []bindSnapshot  `json:"binds"`
+	Pin    pinSnapshot     `json:"pin,omitzero"` // without a File: nothing is pinned
+}
+
+// pinSnapshot is what a pool's generation executes: names of descriptors, and the path by which it was found.
+type pinSnapshot struct {
+	Dir  string `json:"dir,omitempty"`
+	File string `json:"file,omitempty"`
+	Path string `json:"path,omitempty"`
 }
 
 // bindSnapshot is an open address. Its descriptors are named bindDescriptor(ID, …).
@@ -58,9 +68,10 @@ type bindSnapshot struct {
 	Slots    int         `json:"slots"` // how many sockets
 	Steered  []int       `json:"steered,omitempty"`
 	Inode    uint64      `json:"inode,omitempty"`
+	Stopper  int         `json:"stopper,omitempty"` // how many descriptors turn connections away
 }
 
-// workerSnapshot is a process. Its descriptors are named workerDescriptor(its id, …).
+// workerSnapshot is a process. Its descriptors are named workerDescriptor(PID, …).
 type workerSnapshot struct {
 	PID        int       `json:"pid"`
 	StartTime  uint64    `json:"start_time"` // of the process, in ticks since boot: tells it from another one with its pid
@@ -84,23 +95,44 @@ func (w workerSnapshot) id() protocol.WorkerID {
 	return protocol.WorkerID{Pool: w.Pool, Slot: w.Slot, Serial: w.Serial}
 }
 
-func bindDescriptor(id, what string) string { return descriptorPrefix + "bind." + id + "." + what }
+// Names of descriptors of which there are many are short: all of them come back from the manager in one variable, LISTEN_FDNAMES, and the
+// kernel takes 128 KiB for one. So numbers have the base 36, and letters that tell what it is are capitals. Names of addresses begin with
+// bindDescriptors, those of workers with workerDescriptors; a socket unit's has no reason to.
+const (
+	bindDescriptors   = "."
+	workerDescriptors = "@"
+)
 
-func slotDescriptor(id string, slot int) string {
-	return bindDescriptor(id, "slot."+strconv.Itoa(slot))
+// What a descriptor of an address is, beside a slot's.
+const (
+	bindRx      = "R"
+	bindTx      = "T"
+	bindStopper = "S"
+)
+
+func bindDescriptor(id, what string) string { return bindDescriptors + id + "." + what }
+
+func slotDescriptor(id string, slot int) string { return bindDescriptor(id, base36(slot)) }
+
+func stopperDescriptor(id string, i int) string { return bindDescriptor(id, bindStopper+base36(i)) }
+
+// workerDescriptor: the pid is short, and two supervisors that both start workers during a self-upgrade never give it twice.
+func workerDescriptor(pid int, what string) string { return workerDescriptors + base36(pid) + what }
+
+// pinDescriptors are few, and have a prefix that every supervisor knows. A file that the store holds keeps its numbers, and no other one gets
+// them: so the name is never that of two files, and one is enough for all pools that execute the same.
+const pinDescriptors = descriptorPrefix + "pin."
+
+func pinDescriptor(dev, ino uint64) string {
+	return pinDescriptors + strconv.FormatUint(dev, 36) + "." + strconv.FormatUint(ino, 36)
 }
 
-// Names of workers' descriptors begin so.
-const workerDescriptors = descriptorPrefix + "worker."
-
-func workerDescriptor(id protocol.WorkerID, what string) string {
-	return workerDescriptors + id.String() + "." + what
-}
+func base36(n int) string { return strconv.FormatInt(int64(n), 36) }
 
 // snapshot describes everything but the workers.
 func (s *Supervisor) snapshot() bundle {
 	b := bundle{fds: map[string]int{}, snapshot: snapshot{
-		Version: snapshotVersion, PID: unix.Getpid(), Instance: s.instance, Generation: s.generation, Serials: s.serials,
+		Version: snapshotVersion, PID: unix.Getpid(), Instance: s.instance, Generation: s.generation, Serials: maps.Clone(s.serials),
 	}}
 	b.snapshot.Config = encodeConfig(s.cfg)
 	if s.pidfile != nil {
@@ -110,11 +142,17 @@ func (s *Supervisor) snapshot() bundle {
 		if p.removed || p.pending {
 			continue
 		}
-		ps := poolSnapshot{Name: p.cfg.Name, Delta: p.delta, Config: encodeConfig(p.cfg)}
+		ps := poolSnapshot{Name: p.cfg.Name, Delta: p.delta, Config: encodeConfig(p.cfg), Pin: p.pin.snapshot(b.fds)}
 		for _, sockets := range p.sockets {
 			ps.Binds = append(ps.Binds, sockets.snapshot(b.fds))
 		}
 		b.snapshot.Pools = append(b.snapshot.Pools, ps)
+	}
+	for _, sockets := range s.retired {
+		if sockets.passedOn {
+			continue // they are among those of a pool, under another name
+		}
+		b.snapshot.Retired = append(b.snapshot.Retired, sockets.snapshot(b.fds))
 	}
 	return b
 }
@@ -125,11 +163,15 @@ func (s *bindSockets) snapshot(fds map[string]int) bindSnapshot {
 	for i, fd := range s.slots {
 		fds[slotDescriptor(id, i)] = fd
 	}
-	fds[bindDescriptor(id, "rx")], fds[bindDescriptor(id, "tx")] = s.adoptRx, s.adoptTx
+	for i, fd := range s.stopper {
+		fds[stopperDescriptor(id, i)] = fd
+	}
+	fds[bindDescriptor(id, bindRx)], fds[bindDescriptor(id, bindTx)] = s.adoptRx, s.adoptTx
 	b := s.bind
 	return bindSnapshot{
 		ID: id, Name: b.Name, Network: b.Network, Address: b.Address, Mode: b.Mode, User: b.User, Group: b.Group,
 		Shared: s.shared, NonBlock: s.nonblock, Backlog: s.backlog, Slots: len(s.slots), Steered: s.steered, Inode: s.inode,
+		Stopper: len(s.stopper),
 	}
 }
 
@@ -139,7 +181,7 @@ func (s *bindSockets) id() string {
 	if err != nil {
 		return "" // closed already
 	}
-	return strconv.FormatUint(cookie, 16)
+	return strconv.FormatUint(cookie, 36)
 }
 
 // addWorkers describes the workers, too.
@@ -165,7 +207,7 @@ func (s *Supervisor) addWorkers(b *bundle) {
 				}
 			}
 			for what, fd := range c.descriptors() {
-				b.fds[workerDescriptor(w.id, what)] = fd
+				b.fds[workerDescriptor(c.pid, what)] = fd
 			}
 			b.snapshot.Workers = append(b.snapshot.Workers, ws)
 		}
@@ -177,7 +219,7 @@ func (b *bundle) bindOf(bs bindSnapshot) *bindSockets {
 	s := &bindSockets{
 		bind:    config.Bind{Name: bs.Name, Network: bs.Network, Address: bs.Address, Mode: bs.Mode, User: bs.User, Group: bs.Group},
 		backlog: bs.Backlog, nonblock: bs.NonBlock, shared: bs.Shared, steered: bs.Steered, inode: bs.Inode,
-		adoptRx: b.take(bindDescriptor(bs.ID, "rx")), adoptTx: b.take(bindDescriptor(bs.ID, "tx")),
+		adoptRx: b.take(bindDescriptor(bs.ID, bindRx)), adoptTx: b.take(bindDescriptor(bs.ID, bindTx)),
 		passedOn: true, // until they are ours alone
 	}
 	missing := s.adoptRx < 0 || s.adoptTx < 0 || bs.Slots < 1
@@ -186,6 +228,11 @@ func (b *bundle) bindOf(bs bindSnapshot) *bindSockets {
 		missing = missing || fd < 0
 		if fd >= 0 {
 			s.slots = append(s.slots, fd)
+		}
+	}
+	for i := range bs.Stopper {
+		if fd := b.take(stopperDescriptor(bs.ID, i)); fd >= 0 {
+			s.stopper = append(s.stopper, fd)
 		}
 	}
 	if !missing {

@@ -3,8 +3,11 @@ package supervisor
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
+	"os/exec"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -157,4 +160,36 @@ func TestConfigurationSurvivesASnapshot(t *testing.T) {
 	if err != nil || older.GracefulTimeout != config.Defaults().Pools[0].GracefulTimeout {
 		t.Errorf("an older supervisor's pool: %+v, %v", older, err)
 	}
+}
+
+// All names of what is stored come back in one variable, which the kernel must take: 2000 workers with long pids, on two addresses.
+func TestNamesOfTwoThousandWorkersFitIntoTheEnvironment(t *testing.T) {
+	fds := map[string]int{snapshotName: 0}
+	for _, id := range []string{"zzzzy", "zzzzz"} { // of the sixty millionth socket of the machine
+		for slot := range config.MaxWorkers {
+			fds[slotDescriptor(id, slot)] = 0
+		}
+		fds[bindDescriptor(id, bindRx)], fds[bindDescriptor(id, bindTx)] = 0, 0
+	}
+	const maxPID = 1 << 22
+	for i := range config.MaxWorkers {
+		for _, what := range []string{shareControl, shareNotify, shareBoard, shareOutput[streamOut], shareOutput[streamErr]} {
+			fds[workerDescriptor(maxPID-i, what)] = 0
+		}
+	}
+	if want := 1 + 2*(config.MaxWorkers+2) + 5*config.MaxWorkers; len(fds) != want {
+		t.Errorf("%d names, want %d: some are the same", len(fds), want)
+	}
+	names := slices.Collect(maps.Keys(fds))
+	for _, name := range names {
+		if !isOurs(name) {
+			t.Fatalf("%s would be taken for a socket unit's", name)
+		}
+	}
+	cmd := exec.Command("/bin/true")
+	cmd.Env = []string{"LISTEN_FDNAMES=" + strings.Join(names, ":")}
+	if err := cmd.Run(); err != nil {
+		t.Errorf("%d bytes: %v", len(cmd.Env[0]), err)
+	}
+	t.Logf("%d bytes", len(cmd.Env[0]))
 }

@@ -33,7 +33,7 @@ func (s *Supervisor) answerStatus(w http.ResponseWriter, r *http.Request) {
 func (s *Supervisor) status() control.Status {
 	now := time.Now()
 	st := control.Status{
-		PID: os.Getpid(), Instance: s.instance, State: s.stateName(), NotReady: s.notReady(), Generation: s.generation,
+		PID: os.Getpid(), Version: s.version, Instance: s.instance, State: s.stateName(), NotReady: s.notReady(), Generation: s.generation,
 		Started: s.desk.since, Uptime: now.Sub(s.desk.since).Seconds(), Last: s.desk.last, Pools: []control.Pool{},
 	}
 	st.Ready = st.NotReady == ""
@@ -154,6 +154,7 @@ func (w *worker) status(now time.Time) control.Worker {
 	}
 	if st.Scored {
 		st.Requests, st.InFlight, st.Connections = board.Total(scoreboard.Finished), board.Running(), board.Connections()
+		st.Labels = board.Labels()
 		if st.InFlight > 0 {
 			st.Oldest = board.Oldest().Seconds()
 		}

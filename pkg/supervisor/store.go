@@ -20,6 +20,7 @@ type store struct {
 	stored map[string]bool // names of the descriptors
 	last   []byte          // the snapshot in the memory
 	retry  time.Time       // the manager did not read: not before then again
+	pause  time.Duration   // before that
 }
 
 // storeDescriptor names the store's memory in a hand-over.
@@ -48,8 +49,12 @@ func newStore(memory int, stored map[string]bool) (*store, error) {
 	return st, nil
 }
 
-// storePause is how long a manager that does not read is left alone.
-const storePause = 10 * time.Second
+// A manager that does not read is left alone for so long: doubled from the first to the last. It may only be busy, and meanwhile a kill -9 would
+// cost connections.
+const (
+	storePauseMin = sdnotify.Patience
+	storePauseMax = 10 * time.Second
+)
 
 // persist brings the store up to date, after every event. First what is new, then the snapshot that speaks of it, then what is gone: at
 // each moment the snapshot finds all its descriptors. others are workers that are about to be ours.
@@ -68,8 +73,15 @@ func (s *Supervisor) persist(others ...*bundle) {
 		}
 	}
 	if err := s.store.put(b); err != nil {
-		s.log.Warn("cannot store descriptors with the manager: until that works, a kill -9 of the supervisor would lose connections", zap.Error(err))
-		s.store.retry = time.Now().Add(storePause) // each try may hold up the loop
+		if s.store.pause == 0 {
+			s.log.Warn("cannot store descriptors with the manager: until that works, a kill -9 of the supervisor would lose connections", zap.Error(err))
+		}
+		s.store.pause = min(max(storePauseMin, 2*s.store.pause), storePauseMax)
+		s.store.retry = time.Now().Add(s.store.pause) // each try may hold up the loop
+		s.wake(s.store.pause)
+	} else if s.store.pause > 0 {
+		s.log.Info("the manager has all descriptors again")
+		s.store.pause = 0
 	}
 }
 
@@ -77,7 +89,11 @@ func (st *store) put(b bundle) error {
 	b.fds[snapshotName] = st.memory.fd
 	for name, fd := range b.fds {
 		if !st.stored[name] {
-			if err := sdnotify.Send(st.socket, "FDSTORE=1\nFDNAME="+name, fd); err != nil {
+			message := "FDSTORE=1\nFDNAME=" + name
+			if strings.HasPrefix(name, pinDescriptors) {
+				message += "\nFDPOLL=0" // O_PATH cannot be polled: systemd would not keep it
+			}
+			if err := sdnotify.Send(st.socket, message, fd); err != nil {
 				return err
 			}
 			st.stored[name] = true
@@ -114,6 +130,8 @@ func (st *store) clear() {
 		return
 	}
 	for name := range st.stored {
-		st.remove(name)
+		if st.remove(name) != nil {
+			return // one that does not read must not hold up a stop, a moment for each of thousands
+		}
 	}
 }

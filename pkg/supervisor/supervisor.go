@@ -30,6 +30,7 @@ type Supervisor struct {
 	memory   func() (machine.Memory, bool)
 	sink     *sink
 	instance string // random, names this supervisor to its workers
+	version  string // of the program, for people
 
 	// Shared and safe.
 	events chan event
@@ -53,26 +54,17 @@ type Supervisor struct {
 	err        error // what ends Run
 	pidfile    *PIDFile
 
-	heritage     *Inheritance
-	manager      *manager        // nil: nobody above us wants to know
-	store        *store          // nil: nobody keeps descriptors for us
-	flip         Flipper         // nil: no self-upgrade
-	upgrade      *upgrade        // the one that runs, or nil
-	upgradeNext  []func(Verdict) // who asked for one while a reload ran
-	upgradeWaits bool            // somebody did
-	handing      *upgrade        // the successor is ready and gets our workers: nothing changes here any more
-	frozen       bool            // their descriptors are on the way: no event is looked at
-	handedOver   bool            // it has them
-	successor    int             // its pid then
-	probation    bool            // we are the successor, and the supervisor before us has its workers still
-	succeeding   bool            // we told it that we are ready
-	revived      bool            // the supervisor before us was killed, and we have its workers
-	wakeAt       time.Time
-	lastTick     time.Time
-	watchedAt    time.Time // when watch looked last
-	watchList    []watched // of watch; nil: something changed since
-	queues       []unix.PollFd
-	oomSeen      int64 // the kernel's kills in our cgroup that have been laid to a worker
+	heritage   *Inheritance
+	manager    *manager // nil: nobody above us wants to know
+	store      *store   // nil: nobody keeps descriptors for us
+	revived    bool     // the supervisor before us was killed, and we have its workers
+	succession          // a self-upgrade: upgrade.go
+	wakeAt     time.Time
+	lastTick   time.Time
+	watchedAt  time.Time // when watch looked last
+	watchList  []watched // of watch; nil: something changed since
+	queues     []unix.PollFd
+	oomSeen    int64 // the kernel's kills in our cgroup that have been laid to a worker
 }
 
 // phase of a stop.
@@ -89,6 +81,8 @@ const (
 type Options struct {
 	// Load reads the configuration again at SIGHUP. An error changes nothing.
 	Load func() (*config.Config, error)
+	// Version is the program's, for people.
+	Version string
 	// Inherited is what this process found when it started, nil: nothing.
 	Inherited *Inheritance
 }
@@ -98,6 +92,7 @@ var (
 	ErrNotReady = errors.New("no worker became ready")
 	ErrBind     = errors.New("could not bind")
 	ErrPIDFile  = errors.New("pidfile")
+	ErrRunning  = errors.New("another supervisor runs")
 )
 
 // New takes the pidfile, opens the logs and binds every address of the configuration, or none.
@@ -106,14 +101,14 @@ func New(cfg *config.Config, opts Options) (*Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, level := newLogger(out, cfg.LogLevel)
-	s := newSupervisor(cfg, log, start)
-	s.exec, s.memory = startHook, machine.Cgroup{}.Memory
-	s.sink, s.level, s.load = out, level, opts.Load
-	s.oomSeen = machine.OOMKills()
 	if opts.Inherited == nil {
 		opts.Inherited = &Inheritance{}
 	}
+	log, level := newLogger(out, cfg.LogLevel, &opts.Inherited.trial)
+	s := newSupervisor(cfg, log, start)
+	s.exec, s.memory = startHook, machine.Cgroup{}.Memory
+	s.sink, s.level, s.load, s.version = out, level, opts.Load, opts.Version
+	s.oomSeen = machine.OOMKills()
 	s.begin(opts.Inherited)
 	s.manager = newManager(log, s.probation)
 	// The pidfile first, so that one supervisor at a time looks at the addresses.
@@ -137,7 +132,7 @@ func New(cfg *config.Config, opts Options) (*Supervisor, error) {
 // bindAll makes the pools of the first generation: first every address is bound, then all of them listen.
 func (s *Supervisor) bindAll() error {
 	for _, pc := range s.cfg.Pools {
-		p := &pool{cfg: pc, generation: s.generation, pin: openPin(pc)}
+		p := &pool{cfg: pc, generation: s.generation, pin: s.heritage.pinFor(pc)}
 		s.pools = append(s.pools, p)
 		for _, b := range pc.Bind {
 			sockets, err := s.heritage.claim(b, pc)
@@ -150,6 +145,7 @@ func (s *Supervisor) bindAll() error {
 			p.sockets = append(p.sockets, sockets)
 		}
 	}
+	s.heritage.claimRest()
 	for _, p := range s.pools {
 		for _, b := range p.sockets {
 			if b.passedOn {
@@ -170,7 +166,7 @@ func newSupervisor(cfg *config.Config, log *zap.Logger, start func(launch) (proc
 	s := &Supervisor{
 		log: log, start: start, memory: noLimit, instance: hex.EncodeToString(id),
 		serials: map[string]int{}, events: make(chan event, 64), calls: make(chan func(), 16), over: make(chan struct{}),
-		cfg: cfg, generation: 1, desk: desk{since: time.Now()},
+		cfg: cfg, generation: 1, heritage: &Inheritance{}, desk: desk{since: time.Now()},
 	}
 	s.ask = s.askHealth
 	return s
@@ -214,6 +210,10 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 			s.log.Info("listening", zap.String("pool", p.cfg.Name), zap.String("name", b.bind.Name), zap.String("address", b.address()))
 		}
 	}
+	if why := s.heritage.unused; why != "" {
+		s.log.Warn("the supervisor before us was killed: this one goes on with the configuration that was in force, not with the one on disk, which nobody "+
+			"has loaded; a reload puts that in force", zap.String("on disk", why))
+	}
 	if s.revived {
 		s.replaceAdopted()
 	}
@@ -225,6 +225,9 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 	stop := ctx.Done()
 	s.serveEndpoints()
 	s.manager.watch(s)
+	if s.probation {
+		go s.hearPredecessor()
+	}
 	s.reconcile()
 	s.persist()
 	for !s.finished() {
@@ -336,7 +339,7 @@ func (s *Supervisor) stop(how phase) {
 
 // advanceStop ends the pools in reverse order: what was started last may need what was started first.
 func (s *Supervisor) advanceStop() {
-	for len(s.pools) > 0 {
+	for len(s.pools) > 0 && (s.stopping == quick || s.groupsAreOurs()) { // else refuse's socket would not have the number that it counts
 		p := s.pools[len(s.pools)-1]
 		if !p.closing {
 			p.closing = true
@@ -413,7 +416,7 @@ func (s *Supervisor) closeSockets() {
 			b.Close()
 		}
 	}
-	for _, b := range s.retired {
+	for _, b := range slices.Concat(s.retired, s.heritage.dropped) {
 		b.Close()
 	}
 }
@@ -426,7 +429,11 @@ func (s *Supervisor) takePIDFile() (err error) {
 		}
 		return nil
 	}
-	if s.cfg.PIDFile != "" {
+	switch {
+	case s.cfg.PIDFile == "":
+	case s.heritage.before != nil: // and it is dead
+		s.pidfile, err = awaitPIDFile(s.cfg.PIDFile)
+	default:
 		s.pidfile, err = LockPIDFile(s.cfg.PIDFile)
 	}
 	return err

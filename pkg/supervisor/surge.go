@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
@@ -113,8 +114,9 @@ func (s *Supervisor) startOthers(c *change) bool {
 			all = all && w.state == ready
 			continue
 		}
-		if sl.next == nil && r.err == nil && s.booting() < bootsAtOnce() && (together || c.extra() < c.surge) {
+		if sl.next == nil && r.err == nil && (together || c.extra() < c.surge) && s.bootsInPace(r) {
 			sl.next = s.spawn(p, sl, c.blueprint(r.generation))
+			r.spawned = time.Now()
 		}
 		isReady := sl.next != nil && sl.next.state == ready
 		all = all && isReady
@@ -124,6 +126,24 @@ func (s *Supervisor) startOthers(c *change) bool {
 	}
 	return all
 }
+
+// bootsInPace reports whether a reload may start one more worker now. Each that starts takes processor time from those that serve: so one
+// starts after the other, on half of the cores. Where starting is slow nobody waits for it longer than bootPace: most of such a start is
+// waiting, and the reload would take as many times as long.
+func (s *Supervisor) bootsInPace(r *reload) bool {
+	booting := s.booting()
+	if booting < max(1, machine.Cores()/2) {
+		return true
+	}
+	if rest := bootPace - time.Since(r.spawned); rest > 0 {
+		s.wake(rest)
+		return false
+	}
+	return booting < bootsAtOnce()
+}
+
+// bootPace is several times what a Go program needs from exec to READY.
+const bootPace = 100 * time.Millisecond
 
 // extra gives how many processes the pool has beyond its size because of this reload.
 func (c *change) extra() int {

@@ -23,7 +23,7 @@ import (
 //	EXTEND_TIMEOUT_USEC=         we still start, reload or drain
 //	STOPPING=1
 //
-// MAINPID= and FDSTORE= are in upgrade.go and store.go. Only used by the loop; a nil one has nobody to tell.
+// MAINPID= and FDSTORE= are in successor.go and store.go. Only used by the loop; a nil one has nobody to tell.
 type manager struct {
 	log      *zap.Logger
 	socket   string        // NOTIFY_SOCKET

@@ -4,20 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/config"
-	"supervisor/pkg/protocol"
 	"supervisor/pkg/sdnotify"
 )
 
@@ -28,14 +26,15 @@ import (
 //	snapshot without workers, sockets, …       →     takes the addresses, binds what is new; its own limits apply
 //	                                           ←     {pid}, {spawned}, {speaks}: what to clean up if it dies
 //	(serves, refills, but changes nothing)           starts a full set of workers, not committed; does not steer
-//	                                           ←     tableflip's Ready, after telling the manager MAINPID
+//	                                           ←     tableflip's Ready
 //	stops reading from its workers
-//	snapshot with workers, their descriptors   →     adopts them
+//	snapshot with workers, their descriptors   →     tells the manager MAINPID, adopts them
 //	                                           ←     {taken}
 //	exits                                            commits, steers, drains the adopted ones
 //
 // Whatever fails before {taken} leaves the old supervisor as it was: the new one's workers see their control channel end, were not
-// committed, and move their connections back.
+// committed, and move their connections back. If the old one dies before its last snapshot has come, the new one gives up where a manager keeps
+// the descriptors of all workers and starts a supervisor with them; where nobody does, it goes on with workers of its own.
 
 // Flipper is what we use of tableflip's Upgrader.
 type Flipper interface {
@@ -48,21 +47,54 @@ type Flipper interface {
 	Stop()
 }
 
+// succession is what a supervisor knows of those before and after it. Only used by the loop.
+type succession struct {
+	// The old side.
+	flip         Flipper         // nil: no self-upgrade
+	upgrade      *upgrade        // the one that runs, or nil
+	upgradeWaits bool            // another one was asked for, and must wait
+	upgradeNext  []func(Verdict) // who asked for that
+	ending       []processID     // workers of a successor that failed, with slot sockets
+	endingTill   time.Time       // they are awaited
+	handing      *upgrade        // the successor is ready and gets our workers: nothing changes here any more
+	frozen       bool            // their descriptors are on the way: no event is looked at
+	handedOver   bool            // it has them
+	successor    int             // its pid then
+
+	// The new side.
+	probation  bool // we are the successor, and the supervisor before us has its workers still
+	succeeding bool // we told it that we are ready
+}
+
 const handoverFile = "handover"
 
-// takenPatience bounds how long a successor that is ready may take over.
-const takenPatience = 30 * time.Second
+// upgradePatience is how long a successor may say nothing, besides what its configuration gives the start of a worker and a hook. It speaks
+// at its start, when it knows its configuration, and of each worker that it starts; what fails in between it sees itself.
+const upgradePatience = 20 * time.Second
+
+// patience gives how long a supervisor with this configuration may say nothing while it comes up.
+func patience(cfg *config.Config) time.Duration {
+	boot, hook := time.Duration(0), time.Duration(0)
+	for _, p := range cfg.Pools {
+		boot = max(boot, p.BootTimeout)
+		if len(p.Hooks.BeforeReload) > 0 {
+			hook = hookTimeout
+		}
+	}
+	return upgradePatience + boot + hook
+}
 
 // parentPatience bounds how long an upgrade waits for the exit of the supervisor of the last one.
 const parentPatience = 10 * time.Second
 
 // successorNote is what a successor says. One field is set.
 type successorNote struct {
-	PID     int        `json:"pid,omitempty"`
-	Spawned *processID `json:"spawned,omitempty"` // a worker of its own
-	Speaks  int        `json:"speaks,omitempty"`  // pid of such a worker, which leaves by itself when its control channel ends
-	Failed  string     `json:"failed,omitempty"`  // why it gives up
-	Taken   bool       `json:"taken,omitempty"`   // it has everything
+	PID      int           `json:"pid,omitempty"`
+	Patience time.Duration `json:"patience,omitempty"` // how long it may say nothing from now on
+	Spawned  *processID    `json:"spawned,omitempty"`  // a worker of its own
+	Speaks   int           `json:"speaks,omitempty"`   // pid of such a worker, which leaves by itself when its control channel ends
+	Failed   string        `json:"failed,omitempty"`   // why it gives up
+	Taken    bool          `json:"taken,omitempty"`    // it has everything
 }
 
 // processID names a process for as long as the machine runs.
@@ -75,35 +107,47 @@ type processID struct {
 type upgrade struct {
 	asked    []func(Verdict)
 	began    time.Time
-	conn     *os.File // our end of the hand-over socket
-	pid      int      // the successor, once it said so
-	spawned  map[int]processID
-	words    string // why it failed, in its own words
-	patience *time.Timer
-	closed   bool   // it has closed its end
-	ready    bool   // it said so: if nobody stopped it, it would take the end of its channel for our death, and take over
-	pausing  bool   // our readers are being stopped: nobody may start them again before that is over
-	lost     string // why it will not take over; it became known meanwhile
+	conn     *os.File          // our end of the hand-over socket
+	pid      int               // the successor, once it said so
+	spawned  map[int]processID // its workers that would not go by themselves
+	joined   map[int]processID // all of them: each may hold slot sockets
+	words    string            // why it failed, in its own words
+	limit    time.Duration     // how long it may say nothing
+	patience *time.Timer       // ends it then; later, the hand-over
+	closed   bool              // it has closed its end
+	ready    bool              // it said so: if nobody stopped it, it would take the end of its channel for our death, and take over
+	pausing  bool              // our readers are being stopped: nobody may start them again before that is over
+	lost     string            // why it will not take over; it became known meanwhile
 }
 
-// beginUpgrade starts the program on disk beside us, to take everything over. One upgrade runs; who asks meanwhile shares its verdict.
-func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) {
+// beginUpgrade starts the program on disk beside us, to take everything over, and gives the words for that. One upgrade runs; who asks
+// meanwhile shares its verdict.
+func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) (begun string) {
 	if s.upgrade != nil {
 		s.upgrade.asked = append(s.upgrade.asked, asked...)
-		return
+		return "a self-upgrade runs already"
 	}
+	why := s.stillEnding()
 	if s.reload != nil {
+		why = "a reload runs"
+	}
+	if why != "" {
 		s.upgradeNext = append(s.upgradeNext, asked...)
 		s.upgradeWaits = true
-		s.log.Info("a reload runs: the self-upgrade waits for it")
-		return
+		s.log.Info("this self-upgrade waits: " + why)
+		return "this self-upgrade waits: " + why
+	}
+	begun = "self-upgrade begun"
+	if pools := s.careful(); pools != "" {
+		begun += ", without the health and bake of pool " + pools + ": these are for reloads"
+		s.log.Info("a self-upgrade has no canary: health and bake are for reloads", zap.String("pools", pools))
 	}
 	if err := s.mayUpgrade(); err != nil {
 		s.log.Error("self-upgrade refused, nothing changed", zap.Error(err))
 		answer(&asked, s.refused("self-upgrade refused: %v", err))
-		return
+		return begun
 	}
-	u := &upgrade{asked: asked, began: time.Now(), spawned: map[int]processID{}}
+	u := &upgrade{asked: asked, began: time.Now(), spawned: map[int]processID{}, joined: map[int]processID{}, limit: patience(s.cfg)}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err == nil {
 		u.conn = pollable(pair[0], handoverFile)
@@ -117,9 +161,10 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) {
 	if err != nil {
 		s.log.Error("self-upgrade failed, nothing changed", zap.Error(err))
 		answer(&asked, s.refused("self-upgrade failed, nothing changed: %v", err))
-		return
+		return begun
 	}
 	s.upgrade = u
+	u.patience = time.AfterFunc(u.limit, func() { s.do(func() { s.giveUp(u) }) })
 	s.endRecycling()
 	s.log.Info("self-upgrade begins", zap.Int("generation", s.generation+1))
 	b := s.snapshot()
@@ -146,11 +191,14 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) {
 			cancel()
 		}
 		err := flip.Upgrade()
-		if err == nil {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", os.Args[0], err)
+		} else {
 			err = <-sent
 		}
 		s.do(func() { s.upgradeReturned(u, err) })
 	}()
+	return begun
 }
 
 const pidfileDescriptor = descriptorPrefix + "pidfile"
@@ -180,6 +228,17 @@ func (s *Supervisor) mayUpgrade() error {
 	return s.roomForSuccessor()
 }
 
+// careful names the pools whose reload has a canary.
+func (s *Supervisor) careful() string {
+	var names []string
+	for _, p := range s.pools {
+		if !p.removed && p.cfg.Replace != config.ReplaceNever && (p.cfg.Bake > 0 || !p.cfg.Health.IsZero()) {
+			names = append(names, p.cfg.Name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
 // followsFirstChild gives the name of our parent if that is an init of containers, which ends when its first child does.
 func followsFirstChild() string {
 	if os.Getppid() != 1 {
@@ -201,7 +260,7 @@ func (s *Supervisor) hearSuccessor(u *upgrade) {
 	for {
 		text, fds, err := receivePacket(u.conn)
 		closeAll(fds)
-		if err == io.EOF || len(text) == 0 {
+		if err != nil { // also when we closed it: then nobody asks any more
 			s.do(func() {
 				u.closed = true
 				if s.handing == u {
@@ -209,9 +268,6 @@ func (s *Supervisor) hearSuccessor(u *upgrade) {
 				}
 			})
 			return
-		}
-		if err != nil {
-			return // we closed it
 		}
 		var note successorNote
 		if json.Unmarshal(text, &note) == nil {
@@ -221,11 +277,15 @@ func (s *Supervisor) hearSuccessor(u *upgrade) {
 }
 
 func (s *Supervisor) successorSays(u *upgrade, note successorNote) {
+	if s.upgrade == u && !u.ready {
+		u.limit = max(u.limit, note.Patience)
+		u.patience.Reset(u.limit)
+	}
 	switch {
 	case note.PID > 0:
 		u.pid = note.PID
 	case note.Spawned != nil:
-		u.spawned[note.Spawned.PID] = *note.Spawned
+		u.spawned[note.Spawned.PID], u.joined[note.Spawned.PID] = *note.Spawned, *note.Spawned
 	case note.Speaks > 0:
 		delete(u.spawned, note.Speaks)
 	case note.Failed != "":
@@ -235,122 +295,39 @@ func (s *Supervisor) successorSays(u *upgrade, note successorNote) {
 	}
 }
 
-// upgradeReturned: tableflip says that the successor is ready, or why there will be none.
-func (s *Supervisor) upgradeReturned(u *upgrade, err error) {
-	if s.upgrade != u {
+// giveUp ends a successor that does not come up. tableflip sees its end.
+func (s *Supervisor) giveUp(u *upgrade) {
+	if s.upgrade != u || u.ready {
 		return
 	}
-	u.ready = err == nil
-	if err == nil && s.stopping != running {
-		err = fmt.Errorf("the supervisor is stopping")
+	if u.words == "" {
+		u.words = fmt.Sprintf("the new supervisor timed out: it has said nothing for %v", u.limit)
 	}
+	if u.pid == 0 {
+		u.pid = successorPID()
+	}
+	if u.pid > 0 {
+		unix.Kill(u.pid, unix.SIGKILL)
+	}
+}
+
+// successorPID finds a successor that has not even said its pid: the child of ours that tableflip has marked.
+func successorPID() int {
+	all, err := procfs.AllProcs()
 	if err != nil {
-		s.upgradeFailed(u, err)
-		return
+		return 0
 	}
-	// It is ready. From here on nothing changes here any more: see Run.
-	s.handing, u.pausing = u, true
-	u.patience = time.AfterFunc(takenPatience, func() {
-		s.do(func() {
-			s.takeBack(u, "the new supervisor did not take over in time")
-		})
-	})
-	children := s.children()
-	rescued := s.pauseRescue()
-	go func() {
-		rescued()
-		done := make(chan struct{})
-		for _, c := range children {
-			go func() {
-				c.Pause()
-				done <- struct{}{}
-			}()
+	for _, p := range all {
+		stat, err := p.Stat()
+		if err != nil || stat.PPID != os.Getpid() {
+			continue
 		}
-		for range children {
-			<-done
-		}
-		s.do(func() { s.handOver(u) })
-	}()
-}
-
-func (s *Supervisor) children() []*child {
-	var children []*child
-	for _, w := range s.workers() {
-		if c, ok := w.proc.(*child); ok && w.state != gone {
-			children = append(children, c)
+		env, err := p.Environ()
+		if err == nil && slices.ContainsFunc(env, func(pair string) bool { return strings.HasPrefix(pair, "TABLEFLIP_HAS_PARENT_") }) {
+			return p.PID
 		}
 	}
-	return children
-}
-
-// handOver gives the workers away. What they said before the readers stopped has been told, and lies in the channel at the most.
-func (s *Supervisor) handOver(u *upgrade) {
-	if s.handing != u {
-		return
-	}
-	u.pausing = false
-	if u.lost != "" {
-		s.takeBack(u, u.lost)
-		return
-	}
-	for len(s.events) > 0 {
-		s.handle(<-s.events)
-	}
-	b := s.snapshot()
-	s.addWorkers(&b)
-	if s.store != nil {
-		b.snapshot.Stored = slices.Sorted(maps.Keys(s.store.stored))
-	}
-	s.frozen = true // the descriptors must stay open while they are sent
-	go func() {
-		if err := sendBundle(u.conn, b); err != nil {
-			s.do(func() { s.takeBack(u, "handing over failed: "+err.Error()) })
-		}
-	}()
-}
-
-// leave: the successor has everything. Nothing of ours is closed or removed: it is its own now.
-func (s *Supervisor) leave(u *upgrade) {
-	u.patience.Stop()
-	took := time.Since(u.began)
-	s.log.Info("self-upgrade done: this supervisor leaves", zap.Int("successor", u.pid), zap.Duration("took", took.Round(time.Millisecond)))
-	answer(&u.asked, Verdict{OK: true, Text: fmt.Sprintf("supervisor %d has taken over, generation %d is in force", u.pid, s.generation+1),
-		Generation: s.generation + 1, Took: took})
-	if s.again { // it may have read the configuration before that was asked for
-		unix.Kill(u.pid, unix.SIGHUP)
-	}
-	answer(&s.waiting, Verdict{OK: true, Text: fmt.Sprintf("a self-upgrade came before it: supervisor %d goes on with it", u.pid), Generation: s.generation + 1})
-	s.handedOver = true
-	s.successor = u.pid
-	s.passEndpointsOn()
-}
-
-// passOn sends the successor the signals that still reached us.
-func (s *Supervisor) passOn(signals <-chan os.Signal) {
-	for sig := range signals {
-		unix.Kill(s.successor, sig.(syscall.Signal))
-	}
-}
-
-// takeBack: the successor was ready, and then did not take over. We go on; tableflip will not start another one for us.
-func (s *Supervisor) takeBack(u *upgrade, why string) {
-	if s.handing != u {
-		return
-	}
-	if u.pausing {
-		u.lost = why
-		return
-	}
-	u.patience.Stop()
-	s.handing, s.frozen = nil, false
-	for _, c := range s.children() {
-		c.Resume()
-	}
-	s.flip = nil
-	if s.store != nil {
-		s.store.last = nil // it may have written there
-	}
-	s.upgradeFailed(u, fmt.Errorf("%s; a further self-upgrade needs a restart", why))
+	return 0
 }
 
 // upgradeFailed: everything stays as it is, and nothing of the successor's stays.
@@ -374,122 +351,6 @@ func (s *Supervisor) upgradeFailed(u *upgrade, err error) {
 	for _, id := range u.spawned { // those that do not hear that their supervisor is gone
 		endForeign(id)
 	}
+	s.awaitEnd(slices.Collect(maps.Values(u.joined)))
 	s.nextReload()
-}
-
-// endForeign ends the process group of a worker that a failed successor left behind.
-func endForeign(id processID) {
-	if at, err := startTime(id.PID); err != nil || at != id.StartTime {
-		return
-	}
-	unix.Kill(-id.PID, unix.SIGTERM)
-	time.AfterFunc(quitGrace, func() {
-		if at, err := startTime(id.PID); err == nil && at == id.StartTime {
-			unix.Kill(-id.PID, unix.SIGKILL)
-		}
-	})
-}
-
-// The new side.
-
-// tellSpawned tells the supervisor before us of a worker that it would have to end if we died.
-func (s *Supervisor) tellSpawned(w *worker) {
-	if !s.probation {
-		return
-	}
-	if c, ok := w.proc.(*child); ok {
-		s.heritage.say(successorNote{Spawned: &processID{c.pid, c.startTime}})
-	}
-}
-
-// tellSpeaks tells it that this one will go by itself.
-func (s *Supervisor) tellSpeaks(w *worker) {
-	if s.probation {
-		s.heritage.say(successorNote{Speaks: w.proc.Pid()})
-	}
-}
-
-// succeed: the full set is ready. It tells the world, and takes the rest.
-func (s *Supervisor) succeed() {
-	s.succeeding = true
-	in := s.heritage
-	go func() {
-		tellMainPID()
-		err := in.flip.Ready()
-		var rest bundle
-		if err == nil {
-			in.conn.SetReadDeadline(time.Now().Add(takenPatience))
-			rest, err = receiveBundle(in.conn)
-		}
-		s.do(func() { s.takeOver(rest, err) })
-	}()
-}
-
-// takeOver makes this supervisor the one in charge.
-func (s *Supervisor) takeOver(rest bundle, err error) {
-	in := s.heritage
-	s.probation, s.succeeding = false, false
-	if err != nil {
-		s.log.Error("the supervisor before us died before it handed its workers over: they serve on for orphan_timeout", zap.Error(err))
-	}
-	for _, p := range s.pools {
-		for _, b := range p.sockets {
-			b.passedOn = false
-		}
-	}
-	stored := map[string]bool{snapshotName: true}
-	for _, name := range rest.snapshot.Stored { // also of workers that died since
-		stored[name] = true
-	}
-	for _, part := range []*bundle{in.before, &rest} {
-		for name := range part.fds {
-			stored[name] = true
-		}
-	}
-	s.store, _ = newStore(in.before.take(storeDescriptor), stored)
-	s.keepDeltas(rest.snapshot)                       // TTIN may have come meanwhile
-	for pool, serial := range rest.snapshot.Serials { // it went on refilling
-		s.serials[pool] = max(s.serials[pool], serial)
-	}
-	s.persist(&rest) // before it leaves: a supervisor that is killed right after must be found with all its workers
-	in.say(successorNote{Taken: true})
-	if s.pidfile != nil {
-		if err := s.pidfile.write(os.Getpid()); err != nil {
-			s.log.Warn("cannot write the pidfile", zap.Error(err))
-		}
-	}
-	for _, w := range s.workers() {
-		if w.state == ready && w.speaks {
-			s.welcome(w)
-		}
-	}
-	for _, p := range s.pools {
-		s.steer(p)
-	}
-	s.adoptAll(&rest)
-	s.takeEndpointsOver()
-	rest.close()
-	in.before.close()
-	in.conn.Close()
-	s.log.Info("self-upgrade done: this supervisor is in charge", zap.Int("generation", s.generation))
-}
-
-// keptByPredecessor reports whether a pool's workers stay with the supervisor before us until it hands them over.
-func (s *Supervisor) keptByPredecessor(p *pool) bool {
-	return s.probation && p.cfg.Replace == config.ReplaceNever && p.serving
-}
-
-// leaveWith is how workers leave at a stop: those of a successor that failed give their connections back.
-func (s *Supervisor) leaveWith() string {
-	if s.probation {
-		return protocol.DrainMove
-	}
-	return protocol.DrainClose
-}
-
-// tellMainPID tells the manager that this process is the main one from now on.
-func tellMainPID() {
-	socket := os.Getenv(sdnotify.EnvSocket)
-	sdnotify.Send(socket, "MAINPID="+strconv.Itoa(os.Getpid())+"\nREADY=1")
-	sdnotify.Barrier(socket, sdnotify.Patience)
 }

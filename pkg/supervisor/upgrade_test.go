@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -88,6 +91,74 @@ func TestSuccessorThatDiesDuringTheHandOverChangesNothing(t *testing.T) {
 	}
 }
 
+// The kernel tells the end of a successor that had not read the last part of the hand-over in another way: as a reset.
+func TestSuccessorThatDiesWithoutReadingTheHandOverChangesNothing(t *testing.T) {
+	m, flip := upgradable(t)
+	verdicts := make(chan Verdict, 1)
+	conn, _ := begun(t, m, flip, func(v Verdict) { verdicts <- v })
+	flip.outcome <- nil // ready
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Read(readable); err != nil { // it is there
+		t.Fatal(err)
+	}
+	conn.Close()
+	if v := <-verdicts; v.OK || !strings.Contains(v.Text, "the new supervisor is gone") {
+		t.Errorf("verdict %+v", v)
+	}
+	mustGet(t, m.addr(), "/")
+}
+
+// One that dies when it has stored everything with the manager, and has not said so: the manager must let go of its workers, who would wait
+// for ever for the end of their control channel.
+func TestSuccessorThatDiesAfterItStoredItsWorkersLeavesNoneOfThem(t *testing.T) {
+	manager := fakeManager(t)
+	removed := make(chan string, 1000)
+	go func() {
+		for {
+			m, err := manager.Read()
+			if err != nil {
+				return
+			}
+			m.Close()
+			if m.Get("FDSTOREREMOVE") != "" {
+				removed <- m.Get("FDNAME")
+			}
+		}
+	}()
+	m, flip := upgradable(t)
+	verdicts := make(chan Verdict, 1)
+	conn, worker := begun(t, m, flip, func(v Verdict) { verdicts <- v })
+	at, err := startTime(worker.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(t, conn, successorNote{Spawned: &processID{worker.Process.Pid, at}})
+	say(t, conn, successorNote{Speaks: worker.Process.Pid})
+	flip.outcome <- nil
+	rest, err := receiveBundle(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest.close()
+	conn.Close()
+	<-verdicts
+	want := []string{"C", "N", "B", "O", "E"}
+	for i, what := range want {
+		want[i] = workerDescriptor(worker.Process.Pid, what)
+	}
+	for len(want) > 0 {
+		select {
+		case name := <-removed:
+			want = slices.DeleteFunc(want, func(w string) bool { return w == name })
+		case <-time.After(eventually):
+			t.Fatalf("the manager still has %v", want)
+		}
+	}
+}
+
 // What is asked for during a self-upgrade: the same upgrade is shared, a reload waits, a stop ends it.
 func TestAskedDuringAnUpgrade(t *testing.T) {
 	m, flip := upgradable(t)
@@ -154,6 +225,7 @@ func begun(t *testing.T, m *master, flip *testFlip, asked func(Verdict)) (*os.Fi
 	}
 	first.close()
 	successor := exec.Command("sleep", "1000")
+	successor.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // some tests take it for one of its workers
 	if err := successor.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -255,6 +327,124 @@ func TestUpgradeThatWaitsOutlivesAFailedReload(t *testing.T) {
 	if v := <-verdicts; v.OK {
 		t.Errorf("verdict %+v", v)
 	}
+}
+
+// Workers of a successor that failed may hold slot sockets: until they are gone no other one is opened, by growing, reloading or upgrading.
+func TestNobodyOpensSlotsBeforeAFailedSuccessorsWorkersAreGone(t *testing.T) {
+	m, flip := upgradable(t)
+	verdicts := make(chan Verdict, 3)
+	tell := func(v Verdict) { verdicts <- v }
+	conn, successor := begun(t, m, flip, tell)
+	at, err := startTime(successor.Process.Pid) // it is also the worker
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(t, conn, successorNote{Spawned: &processID{successor.Process.Pid, at}})
+	say(t, conn, successorNote{Speaks: successor.Process.Pid})
+	m.until("it has heard of the worker", func() bool { return len(m.upgrade.joined) == 1 && len(m.upgrade.spawned) == 0 })
+	flip.outcome <- errors.New("child exited")
+	if v := <-verdicts; v.OK {
+		t.Errorf("verdict %+v", v)
+	}
+	want := fmt.Sprintf("have not left yet (pid %d)", successor.Process.Pid)
+	m.signal(syscall.SIGTTIN)
+	m.await("workers", 1)
+	m.look(func() {
+		for what, text := range map[string]string{"reload": m.beginReload(tell), "upgrade": m.beginUpgrade(tell)} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: %q, want %q", what, text, want)
+			}
+		}
+		if m.Supervisor.reload != nil || m.upgrade != nil || len(m.pools[0].slots) != 2 || len(m.pools[0].sockets[0].slots) != 2 {
+			t.Error("something has begun")
+		}
+	})
+	successor.Process.Kill()
+	successor.Wait()
+	if v := <-verdicts; !v.OK || v.Generation != 2 {
+		t.Errorf("the reload: %+v", v)
+	}
+	m.until("it has grown", func() bool { return len(m.pools[0].sockets[0].slots) == 3 })
+	(<-flip.conn).Close()
+	flip.outcome <- errors.New("child exited")
+	if v := <-verdicts; v.OK || !strings.Contains(v.Text, "child exited") {
+		t.Errorf("the upgrade: %+v", v)
+	}
+}
+
+// failed lets a self-upgrade fail whose successor had one worker, with a slot of its own, which does not leave yet: the process and its socket.
+func failed(t *testing.T, m *master, flip *testFlip) (worker *exec.Cmd, socket int) {
+	t.Helper()
+	verdicts := make(chan Verdict, 1)
+	conn, worker := begun(t, m, flip, func(v Verdict) { verdicts <- v })
+	at, err := startTime(worker.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.look(func() { socket, err = m.pools[0].sockets[0].join(512) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(t, conn, successorNote{Spawned: &processID{worker.Process.Pid, at}})
+	say(t, conn, successorNote{Speaks: worker.Process.Pid})
+	m.until("it has heard of the worker", func() bool { return len(m.upgrade.joined) == 1 && len(m.upgrade.spawned) == 0 })
+	flip.outcome <- errors.New("child exited")
+	if v := <-verdicts; v.OK {
+		t.Errorf("verdict %+v", v)
+	}
+	return worker, socket
+}
+
+// A stop that comes while a failed successor's workers have slot sockets serves on until they are gone: before that, the socket that turns new
+// connections away would not be the one that the kernel is told of.
+func TestStopWaitsForAFailedSuccessorsWorkers(t *testing.T) {
+	m, flip := upgradable(t)
+	worker, socket := failed(t, m, flip)
+	addr := m.addr()
+	m.signal(syscall.SIGTERM)
+	m.await("stopping", 1)
+	for range 20 {
+		mustGet(t, addr, "/")
+	}
+	unix.Close(socket)
+	worker.Process.Kill()
+	worker.Wait()
+	if err := m.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// One of them that hangs is ended, else nobody could ever reload again.
+func TestFailedSuccessorsWorkerThatHangsIsEnded(t *testing.T) {
+	m, flip := upgradable(t)
+	m.look(func() { m.cfg.Pools[0].GracefulTimeout = 10 * time.Millisecond })
+	worker, socket := failed(t, m, flip)
+	defer unix.Close(socket)
+	if sig := endedBy(worker); sig != syscall.SIGTERM {
+		t.Errorf("it ended by %v", sig)
+	}
+	m.signal(syscall.SIGHUP)
+	m.await("reload done", 1)
+}
+
+// A pool that is still growing when a self-upgrade begins opens no more slots: the successor opens them, too.
+func TestPoolDoesNotGrowDuringAnUpgrade(t *testing.T) {
+	m, flip := upgradable(t)
+	verdicts := make(chan Verdict, 1)
+	m.look(func() {
+		m.setWorkers(m.pools[0], 4)
+		m.pools[0].grow(4) // as if so many were starting that these must wait
+		m.beginUpgrade(func(v Verdict) { verdicts <- v })
+	})
+	(<-flip.conn).Close()
+	m.look(func() {
+		if n := len(m.pools[0].sockets[0].slots); n != 2 {
+			t.Errorf("%d slots are open, want 2", n)
+		}
+	})
+	flip.outcome <- errors.New("child exited")
+	<-verdicts
+	m.until("it has grown", func() bool { return len(m.pools[0].sockets[0].slots) == 4 })
 }
 
 // Signals wait until a successor has the workers of the one before it: a stop must find them all.

@@ -83,8 +83,8 @@ var table = [numStates][numFacts]func(*Supervisor, *worker, event){
 		factExecuted:    (*Supervisor).executed,
 		factNotExecuted: (*Supervisor).notExecuted,
 		factReady:       (*Supervisor).becomeReady,
-		factStopping:    (*Supervisor).ignore, // its exit will tell
-		factRecycle:     (*Supervisor).ignore, // nothing served yet
+		factStopping:    (*Supervisor).ignore,         // its exit will tell
+		factRecycle:     (*Supervisor).asksForRecycle, // a runner does jobs before it says that it is ready: it is replaced once it is
 		factDeadline:    (*Supervisor).bootTimeout,
 		factExited:      (*Supervisor).exited,
 	},
@@ -255,7 +255,7 @@ func (s *Supervisor) leaves(w *worker, _ event) {
 }
 
 func (s *Supervisor) bootTimeout(w *worker, _ event) {
-	s.log.Error(`worker never sent READY=1 within boot_timeout: use pkg/worker or sd_notify, or set ready = "exec"`,
+	s.log.Error(`worker never sent READY=1 within boot_timeout: use pkg/worker or sd_notify, or set ready = "exec" (on the command line: --ready exec)`,
 		append(w.fields(), zap.Duration("boot_timeout", w.cfg.BootTimeout))...)
 	s.quit(w, reasonBoot)
 }
@@ -401,7 +401,11 @@ func lastWords(w *worker, exit exitStatus) string {
 	if w.cause != "" {
 		return w.cause
 	}
-	words := fmt.Sprintf("worker %s: %s", w.id, w.died)
+	why := string(w.died)
+	if w.died == reasonBoot {
+		why = "never sent READY=1 within boot_timeout"
+	}
+	words := fmt.Sprintf("worker %s: %s", w.id, why)
 	if n := len(exit.tail); n > 0 {
 		line := exit.tail[n-1]
 		if exit.crash != "" {

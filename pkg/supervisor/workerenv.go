@@ -7,6 +7,7 @@ import (
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/machine"
+	"supervisor/pkg/protocol"
 )
 
 // What a worker finds in its environment beside the contracts of pkg/protocol.
@@ -64,11 +65,7 @@ func (s *Supervisor) memoryShare(cfg *config.Pool, generation int) int64 {
 	var share int64
 	if limit := machine.MemoryLimit(); limit > 0 {
 		workers := 0
-		whole := s.cfg
-		if s.reload != nil && generation == s.reload.generation {
-			whole = s.reload.cfg
-		}
-		for _, p := range whole.Pools {
+		for _, p := range s.configOf(generation).Pools {
 			workers += p.Workers
 		}
 		share = limit / 10 * 9 / int64(max(1, workers))
@@ -77,6 +74,26 @@ func (s *Supervisor) memoryShare(cfg *config.Pool, generation int) int64 {
 		share = most
 	}
 	return share
+}
+
+// configOf gives the configuration that a generation belongs to: the one in force, or the one of the reload under way.
+func (s *Supervisor) configOf(generation int) *config.Config {
+	if s.reload != nil && generation == s.reload.generation {
+		return s.reload.cfg
+	}
+	return s.cfg
+}
+
+func poolSizes(cfg *config.Config) protocol.Pools {
+	sizes := make(protocol.Pools, 0, len(cfg.Pools))
+	for _, p := range cfg.Pools {
+		size := protocol.PoolSize{Name: p.Name, Workers: p.Workers}
+		if p.Replace != config.ReplaceNever {
+			size.Surge = p.MaxSurge.Of(p.Workers)
+		}
+		sizes = append(sizes, size)
+	}
+	return sizes
 }
 
 func setEnv(env []string, name, value string) []string {

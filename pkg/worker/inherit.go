@@ -14,6 +14,7 @@ type inheritance struct {
 	id         protocol.WorkerID
 	generation int
 	instance   string
+	pools      protocol.Pools
 	sockets    []socket
 	control    *os.File // seqpacket; nil: nobody commands
 	adopt      map[string]adoptPair

@@ -20,7 +20,7 @@ func inherit() inheritance {
 		for _, name := range []string{
 			protocol.EnvListenPID, protocol.EnvListenFDs, protocol.EnvListenNames, protocol.EnvNotifySocket,
 			protocol.EnvWatchdogUsec, protocol.EnvWatchdogPID,
-			protocol.EnvFDs, protocol.EnvInstance, protocol.EnvWorker, protocol.EnvGeneration,
+			protocol.EnvFDs, protocol.EnvInstance, protocol.EnvWorker, protocol.EnvGeneration, protocol.EnvPools,
 		} {
 			os.Unsetenv(name)
 		}
@@ -72,6 +72,9 @@ func inherit() inheritance {
 	}
 	in.instance = os.Getenv(protocol.EnvInstance)
 	in.generation, _ = strconv.Atoi(os.Getenv(protocol.EnvGeneration)) // 0 when absent, as without a supervisor
+	if in.pools, err = protocol.ParsePools(os.Getenv(protocol.EnvPools)); err != nil {
+		complain("%v", err)
+	}
 	if s := os.Getenv(protocol.EnvWorker); s != "" {
 		if in.id, err = protocol.ParseWorkerID(s); err != nil {
 			complain("%v", err)

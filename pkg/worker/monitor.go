@@ -52,7 +52,11 @@ func (w *Worker) monitor() {
 		if w.settings.Timeout > 0 {
 			hung = w.overdue(hung)
 			if w.late > 0 && time.Since(said) >= overdueQuiet {
-				complain("%d requests had no answer within %v and got a 504", w.late, w.settings.Timeout)
+				noun := "requests"
+				if w.late == 1 {
+					noun = "request"
+				}
+				complain("%d %s had no answer within %v and got a 504", w.late, noun, w.settings.Timeout)
 				w.late, said = 0, time.Now()
 			}
 		}

@@ -15,16 +15,22 @@ var ErrDraining = errors.New("worker: told to stop")
 // this worker, the context ends with ErrDraining: f takes nothing more, finishes what it has, and returns before Worker.Deadline. Run gives f's error, or nil
 // when f is not back at the drain's deadline (the process is to exit then; see Worker.Ended). When a drain is taken back after f
 // returned nil, f is called again.
-func Run(f func(ctx context.Context) error) error { return Join().run(f) }
+func Run(f func(ctx context.Context) error) error { return Join().run(f, (*Worker).Ready) }
 
-func (w *Worker) run(f func(ctx context.Context) error) error {
+// RunReady is Run for a program that finds out while it runs that it is ready: it says READY=1 by Worker.Ready. Until then it may fail, and
+// the supervisor keeps the workers that it was to replace.
+func RunReady(f func(ctx context.Context) error) error {
+	return Join().run(f, func(*Worker) {})
+}
+
+func (w *Worker) run(f func(ctx context.Context) error, begin func(*Worker)) error {
 	w.begun.Store(true)
 	w.busy.Add(1)
 	defer func() {
 		w.busy.Add(-1)
 		w.tellSettled()
 	}()
-	w.Ready()
+	begin(w)
 	for {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		done := w.Done()

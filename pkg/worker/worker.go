@@ -111,6 +111,9 @@ func (w *Worker) ID() protocol.WorkerID { return w.inherited.id }
 // Generation counts the supervisor's reloads, from 1; 0 without a supervisor.
 func (w *Worker) Generation() int { return w.inherited.generation }
 
+// Pools tells how many workers the supervisor's configuration has in all, pool by pool; nil without one.
+func (w *Worker) Pools() protocol.Pools { return w.inherited.pools }
+
 // Instance is the supervisor's random name, kept over its self-upgrade; "" without a supervisor.
 func (w *Worker) Instance() string { return w.inherited.instance }
 
@@ -144,7 +147,8 @@ func (w *Worker) Ended() <-chan struct{} { return w.end }
 func (w *Worker) Status(text string) { w.notify.send("STATUS=" + oneLine(text)) }
 
 // Label gives a counter or gauge of the program's own on the scoreboard, by name ("name" or "name{key=\"value\"}", at most 112 bytes).
-// Keep the Label: looking it up takes a lock.
+// Keep the Label: looking it up takes a lock. Its value is a whole number. What ends in _seconds or _seconds_sum, before the brace, counts
+// microseconds: whoever shows it divides.
 func (w *Worker) Label(name string) scoreboard.Label { return w.board.Label(name) }
 
 // OnReopen registers a function that reopens log files: it runs at SIGUSR1 and when the supervisor says so.
