@@ -3,29 +3,14 @@
 package lazyredis
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/rueidis"
 )
-
-// Parse reads a URL (redis://, rediss://, unix://), with the settings that all our clients share. Its errors may repeat the URL, and so a
-// password.
-func Parse(url string) (rueidis.ClientOption, error) {
-	base, query, _ := strings.Cut(url, "?")
-	base = strings.TrimSuffix(base, "/") // redis://host/ is how many write redis://host; the parser takes the empty path for a database number
-	if query != "" {
-		base += "?" + query
-	}
-	settings, err := rueidis.ParseURL(base)
-	settings.DisableCache = true // no CLIENT TRACKING: nothing here is read twice
-	settings.DisableRetry = true // it would retry until the context ends; callers know better what may be sent twice
-	settings.ReadBufferEachConn, settings.WriteBufferEachConn = 64<<10, 64<<10
-	settings.RingScaleEachConn = 8 // few calls are under way at once
-	return settings, err
-}
 
 // ErrClosed says that Close was called.
 var ErrClosed = errors.New("lazyredis: closed")
@@ -36,12 +21,17 @@ type DialError struct{ Err error }
 func (e *DialError) Error() string { return e.Err.Error() }
 func (e *DialError) Unwrap() error { return e.Err }
 
-// Link is a client that may not be there yet.
+// ErrSentinel says that the address is a Sentinel's, and the URL does not say so.
+var ErrSentinel = errors.New("it is a Sentinel: name the set that it watches, as in redis://host:26379?master_set=NAME")
+
+// Link is a client that may not be there yet. Of one address it finds out by itself whether a cluster is behind it; several are nodes of a
+// cluster, or with a master_set Sentinels.
 type Link struct {
 	settings rueidis.ClientOption
 
 	mu      sync.Mutex
 	client  rueidis.Client // set once
+	cluster bool           // the same; of client
 	dialing chan struct{}  // closed when the attempt under way has ended; nil: none
 	err     error          // of the last attempt
 	closed  bool
@@ -78,22 +68,80 @@ func (l *Link) Get(ctx context.Context) (rueidis.Client, error) {
 	return l.client, nil
 }
 
+// Cluster reports whether what Get gave speaks to a cluster, where a command's keys must lie in one slot.
+func (l *Link) Cluster() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cluster
+}
+
 func (l *Link) dial(done chan struct{}) {
-	client, err := rueidis.NewClient(l.settings)
-	if err != nil && client != nil {
-		// A single client comes with its first error; asked again it would dial by itself, but then it tells nobody why.
-		client.Close()
-		client = nil
-	}
+	client, cluster, err := connect(l.settings)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dialing, l.err = nil, err
 	if client != nil && l.closed {
 		client.Close()
 	} else {
-		l.client = client
+		l.client, l.cluster = client, cluster
 	}
 	close(done)
+}
+
+func connect(settings rueidis.ClientOption) (client rueidis.Client, cluster bool, err error) {
+	switch {
+	case settings.Sentinel.MasterSet != "":
+		client, err = newClient(settings)
+		return client, false, err
+	case len(settings.InitAddress) > 1:
+		client, err = newClient(settings)
+		return client, true, err
+	}
+	settings.ForceSingleClient = true
+	if client, err = newClient(settings); err != nil {
+		return nil, false, err
+	}
+	switch kindOf(client, settings.Dialer.Timeout) {
+	case "cluster":
+		client.Close()
+		settings.ForceSingleClient = false
+		client, err = newClient(settings)
+		return client, true, err
+	case "sentinel":
+		client.Close()
+		return nil, false, ErrSentinel
+	}
+	return client, false, nil
+}
+
+func newClient(settings rueidis.ClientOption) (rueidis.Client, error) {
+	client, err := rueidis.NewClient(settings)
+	if err != nil && client != nil {
+		// A single client comes with its first error; asked again it would dial by itself, but then it tells nobody why.
+		client.Close()
+		client = nil
+	}
+	return client, err
+}
+
+// kindOf asks a server what it is: standalone, cluster or sentinel; "" if it does not say, as stand-ins do. Every user may ask that.
+func kindOf(client rueidis.Client, within time.Duration) string {
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(within, 5*time.Second))
+	defer cancel()
+	facts, _ := Hello(ctx, client)
+	return facts["mode"]
+}
+
+// Hello gives what a server says of itself to everybody: mode, role and version among others.
+func Hello(ctx context.Context, client rueidis.Client) (map[string]string, error) {
+	answer, err := client.Do(ctx, client.B().Arbitrary("HELLO").Build()).AsMap()
+	facts := make(map[string]string, len(answer))
+	for name, value := range answer {
+		if text, err := value.ToString(); err == nil {
+			facts[name] = text
+		}
+	}
+	return facts, err
 }
 
 // Close ends the client. Get gives ErrClosed from now on.

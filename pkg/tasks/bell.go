@@ -3,6 +3,8 @@ package tasks
 import (
 	"context"
 	"time"
+
+	"github.com/redis/rueidis"
 )
 
 // rang is what came of waiting for a ward's bells.
@@ -62,13 +64,11 @@ func (r *Runner) hush(cut context.CancelFunc) {
 		}
 	}
 	r.helpers.Go(func() {
-		r.side(func(ctx context.Context) {
-			conn, err := r.client.calls.get(ctx)
+		_ = r.client.do(r.work, func(ctx context.Context, conn rueidis.Client) error {
 			for _, key := range keys {
-				if err == nil {
-					run(ctx, conn, wakeScript.call([]string{key}))
-				}
+				run(ctx, conn, wakeScript.call([]string{key}))
 			}
+			return nil
 		})
 	})
 }
@@ -106,10 +106,8 @@ func (r *Runner) passOn(p *post) {
 	name := r.Name()
 	l := p.lane
 	r.helpers.Go(func() {
-		r.side(func(ctx context.Context) {
-			if conn, err := r.client.calls.get(ctx); err == nil {
-				run(ctx, conn, ringScript.call(l.keys(l.sched(), l.bell(), l.timer()), name))
-			}
+		_ = r.client.do(r.work, func(ctx context.Context, conn rueidis.Client) error {
+			return run(ctx, conn, ringScript.call(l.keys(l.sched(), l.bell(), l.timer(), l.paused()), name))[0].Error()
 		})
 	})
 }

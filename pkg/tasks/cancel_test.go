@@ -85,7 +85,7 @@ func TestCancelEndsTheContextOfARunningJobForGood(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 			hold <- struct{}{}
-			if s := e.await(id, Cancelled); s.Error != "" || s.Attempt != 0 {
+			if s := e.await(id, Cancelled); s.Error != "" || s.Attempt != 1 || s.Started.IsZero() {
 				t.Errorf("%+v", s)
 			}
 		}
@@ -152,9 +152,7 @@ func TestWhatWasCancelledLeavesItsPlaceToOthers(t *testing.T) {
 		conn, _ := e.c().calls.get(t.Context())
 		for _, id := range ids {
 			a := attempt{key: claimKey{id, 1}, owner: "elsewhere/1/7-7/1|1|", ack: ack{op: opRequeue}}
-			args := a.appendAck([]string{"1"})
-			keys := l.keys(l.act(), l.sched(), l.bell(), l.dead(), l.stat(), l.job(id))
-			if err := run(t.Context(), conn, ackScript.call(keys, args...))[0].Error(); err != nil {
+			if err := run(t.Context(), conn, l.ack([]*attempt{&a}))[0].Error(); err != nil {
 				t.Fatal(err)
 			}
 		}

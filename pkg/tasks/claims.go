@@ -12,12 +12,13 @@ import (
 func (r *Runner) arrive(x portion) {
 	r.reserved -= len(x.jobs)
 	x.post.fetching, x.post.fetch = x.rest > 0, x.seq
+	var just *span
 	for _, a := range x.jobs {
 		if a.ack.op == 0 && (r.lease == nil || r.lease.name != x.runner || r.early[a.key]) {
 			a.ack.op = opRequeue // the lease went meanwhile: refused, harmless; or it was cancelled: it ends so
 		}
 		delete(r.early, a.key)
-		r.begin(a)
+		just = r.begin(a, just)
 	}
 }
 
@@ -33,9 +34,10 @@ func (r *Runner) cancelEarly(key claimKey) {
 	r.early[key] = true
 }
 
-// begin starts a claimed job.
-func (r *Runner) begin(a *attempt) {
+// begin starts a claimed job, in the span of the one that was started just before it, if that fits. It returns the last span.
+func (r *Runner) begin(a *attempt, just *span) *span {
 	r.counts.claimed.Add(1)
+	r.options.Meter.Claimed(a.post.lane.queue)
 	r.claims[a.key] = a
 	switch {
 	case a.ack.op != 0: // the claim found that there is nothing to run
@@ -45,8 +47,11 @@ func (r *Runner) begin(a *attempt) {
 		a.post.acks = append(a.post.acks, a)
 	default:
 		r.busy++
-		a.start(r)
+		a.slot = r.takeSlot()
+		r.options.Meter.Began(a.post.lane.queue, a.record.name, a.waited())
+		return a.start(r, just)
 	}
+	return just
 }
 
 // confirm takes note that Redis knows the end of a claim, or refused it.
@@ -57,6 +62,7 @@ func (r *Runner) confirm(a *attempt, answer int64) {
 	}
 	if answer == 0 {
 		r.counts.refused.Add(1)
+		r.saveAgain(a)
 		// Sent twice because the first answer was lost: most likely that one counted.
 		if !a.sentBefore {
 			r.log.Warn("the end of a job came too late, it had been taken away", zap.String("job", a.key.id), zap.String("owner", a.owner))
@@ -70,16 +76,30 @@ func (r *Runner) confirm(a *attempt, answer int64) {
 	switch op {
 	case opDone:
 		r.counts.done.Add(1)
+		r.measure(a, Done)
+	case opDoneNext:
+		r.counts.done.Add(1)
+		r.measure(a, Done)
+		follows := []*next{a.ack.next}
+		r.helpers.Go(func() { r.client.follow(r.work, a.post.lane, follows, r.log) })
 	case opRetry:
 		r.counts.retried.Add(1)
+		r.measure(a, Retrying)
 	case opAgain:
 		r.counts.postponed.Add(1)
+		r.measure(a, Retrying)
 	case opDead:
 		r.counts.dead.Add(1)
+		r.measure(a, Dead)
 	case opCancelled:
 		r.counts.cancelled.Add(1)
+		r.measure(a, Cancelled)
+	case opExpired:
+		r.counts.expired.Add(1)
+		r.measure(a, Expired)
 	case opRequeue:
 		r.counts.requeued.Add(1)
+		r.measure(a, Pending)
 	case opDrop:
 		if a.ack.gone {
 			r.log.Error("a job's record is gone: redis deleted it", zap.String("job", a.key.id))
@@ -95,6 +115,10 @@ func (r *Runner) abandon() {
 			a.abandoned = true
 			r.abandoned++
 			r.busy--
+			r.options.Meter.Returned(a.post.lane.queue)
+			if a.stuck {
+				r.stuck--
+			}
 			// The handler's goroutine may write its own end at this moment: this is another.
 			back := &attempt{post: a.post, key: a.key, owner: a.owner, ack: ack{op: opRequeue}}
 			r.claims[key] = back
@@ -103,11 +127,27 @@ func (r *Runner) abandon() {
 	}
 }
 
+// collect takes note of the handlers that have returned.
+func (r *Runner) collect() {
+	ended := r.returned.take(r.spare)
+	for _, a := range ended {
+		r.finish(a)
+	}
+	clear(ended)
+	r.spare = ended
+}
+
 // finish takes note of a handler that has returned.
 func (r *Runner) finish(a *attempt) {
 	if a.abandoned {
 		return
 	}
 	r.busy--
+	r.options.Meter.Returned(a.post.lane.queue)
+	a.span.leave()
+	r.slots = append(r.slots, a.slot)
+	if a.stuck {
+		r.stuck--
+	}
 	a.post.acks = append(a.post.acks, a)
 }

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -21,16 +18,17 @@ type Options struct {
 	// Shards of a queue: 1. More spread one queue over the nodes of a cluster. All clients of a queue must agree: a key's shard
 	// is its hash modulo this.
 	Shards int
-	// Discover asks the server whether it is a cluster, and then speaks to each node. Set by itself when the URL names several
-	// addresses without a master_set.
-	Discover bool
 	// MaxPending bounds how many jobs of one shard may wait; more get ErrQueueFull. 0: no limit.
 	MaxPending int
 	// CallTimeout bounds one round trip, 3 s: an answer later than that comes from a server that hangs.
 	CallTimeout time.Duration
-	// Patience is how long an enqueue tries again when Redis did not answer, 1 s: a restart of a connection should not be
-	// seen by a user, an outage should.
+	// Patience is how long an enqueue tries again when Redis did not answer, and any other call when its connection had broken, 1 s: a
+	// restart of a connection should not be seen by a user, an outage should.
 	Patience time.Duration
+	// Results keeps results instead of the jobs' own records: a RedisResults, a Postgres. Nil: they stay with the jobs.
+	Results ResultBackend
+	// Postgres, if there is one: an archive of ended jobs, and what EnqueueTx needs of runners. Producers and runners should all have it.
+	Postgres *Postgres
 	Log      *zap.Logger // nil: silent
 }
 
@@ -53,8 +51,15 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Connect prepares a client for the Redis at address: redis://, rediss:// or unix://, as rueidis.ParseURL reads them. It does not wait
-// for the server: one that is away is an ErrUnavailable of the calls, until it is back.
+// Connect prepares a client for the Redis at address:
+//
+//	redis://[user:password@]host[:6379][/database]   one server, or a node of a cluster: which of both it asks
+//	redis://host:port?addr=host:port&addr=…          nodes of a cluster, of which one must answer at the start
+//	redis://host:26379?addr=…&master_set=NAME        Sentinels
+//	rediss://…?ca=FILE&cert=FILE&key=FILE            any of them with TLS
+//	unix:///path?db=N                                a socket
+//
+// lazyredis.Parse has the rest. It does not wait for the server: one that is away is an ErrUnavailable of the calls, until it is back.
 func Connect(address string, options Options) (*Client, error) {
 	options = options.withDefaults()
 	if !wordOf(options.Namespace, "_-.") || len(options.Namespace) > maxQueue {
@@ -65,16 +70,12 @@ func Connect(address string, options Options) (*Client, error) {
 	}
 	settings, err := lazyredis.Parse(address)
 	if err != nil {
-		var whole *url.Error
-		if errors.As(err, &whole) {
-			err = whole.Err // the URL may hold a password: it is not repeated
-		}
 		return nil, fmt.Errorf("redis url: %w", err)
 	}
-	settings.ForceSingleClient = !options.Discover && len(settings.InitAddress) == 1
 	if settings.Dialer.Timeout == 0 {
 		settings.Dialer.Timeout = options.CallTimeout
 	}
+	settings.Sentinel.Dialer.Timeout = settings.Dialer.Timeout
 	settings.DialCtxFn = dialAndHear(settings)
 	settings.PipelineMultiplex = 1 // two connections: a large result does not hold up a heartbeat
 	if settings.ClientName == "" {
@@ -88,16 +89,23 @@ func Connect(address string, options Options) (*Client, error) {
 	waiting.BlockingPoolSize = 4096
 	waiting.BlockingPoolCleanup = time.Minute
 
-	// A lone enqueue has a connection to itself, and its goroutine does the writing and reading: a pipeline's two goroutines would be half
-	// of its time.
+	// A lone enqueue has a connection to itself, and so has a runner's exchange; its goroutine does the writing and reading: a pipeline's two
+	// goroutines would be half of its time.
 	sending := settings
 	sending.DisableAutoPipelining = true
-	sending.BlockingPoolSize = 64 // one per lane at most is in use
+	sending.BlockingPoolSize = 1024 // one per lane and runner at most is in use, and one per lane for producers
 	sending.BlockingPoolCleanup = time.Minute
 
+	var keepers []ResultBackend
+	if options.Results != nil {
+		keepers = append(keepers, options.Results)
+	}
+	if options.Postgres.archives() && options.Results != ResultBackend(options.Postgres) {
+		keepers = append(keepers, options.Postgres)
+	}
 	return &Client{
+		keepers: keepers,
 		options: options,
-		oneSlot: settings.ForceSingleClient || settings.Sentinel.MasterSet != "",
 		calls:   link{lazyredis.New(settings)},
 		waits:   link{lazyredis.New(waiting)},
 		sends:   link{lazyredis.New(sending)},
@@ -127,63 +135,36 @@ func (l link) get(ctx context.Context) (rueidis.Client, error) {
 	return nil, fmt.Errorf("%w: %w", ErrUnavailable, failed.Err)
 }
 
-// Ping reports whether Redis answers.
+// Ping reports whether Redis answers; of a cluster, whether the node does that knows the queues. (A command without a key goes to any
+// node, also to one that is dead and replaced.)
 func (c *Client) Ping(ctx context.Context) error {
+	return c.do(ctx, func(ctx context.Context, conn rueidis.Client) error {
+		return conn.Do(ctx, conn.B().Exists().Key(queuesKey(c.options.Namespace)).Build()).Error()
+	})
+}
+
+// do makes calls within one CallTimeout. Their error is what Redis said, or why it did not.
+func (c *Client) do(ctx context.Context, calls func(context.Context, rueidis.Client) error) error {
+	return c.doBy(ctx, c.calls, calls)
+}
+
+func (c *Client) doBy(ctx context.Context, by link, calls func(context.Context, rueidis.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.options.CallTimeout)
 	defer cancel()
-	conn, err := c.calls.get(ctx)
+	conn, err := by.get(ctx)
 	if err != nil {
 		return err
 	}
-	return redisError(ctx, conn.Do(ctx, conn.B().Ping().Build()).Error())
+	return redisError(ctx, calls(ctx, conn))
 }
 
-// Check looks at the server's settings at the start of a program. An error means that it cannot be used; each warning is one
-// sentence about how it may lose jobs, to be logged loudly.
-func (c *Client) Check(ctx context.Context) (warnings []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.options.CallTimeout)
-	defer cancel()
-	conn, err := c.calls.get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	facts := make(map[string]string)
-	for _, section := range []string{"server", "memory", "persistence"} {
-		text, err := conn.Do(ctx, conn.B().Info().Section(section).Build()).ToString()
-		if _, answered := rueidis.IsRedisErr(err); err != nil && !answered {
-			return nil, redisError(ctx, err)
-		}
-		for _, l := range strings.Split(text, "\r\n") {
-			if key, value, ok := strings.Cut(l, ":"); ok {
-				facts[key] = value
-			}
-		}
-	}
-	version, known := facts["redis_version"]
-	switch {
-	case !known:
-		warnings = append(warnings, "the server does not tell its version and settings (a stand-in, or INFO is forbidden): they were not checked")
-	case older(version, 6, 2):
-		return nil, fmt.Errorf("redis %s is too old: LPOP with a count needs 6.2", version)
-	}
-	if policy, ok := facts["maxmemory_policy"]; ok && policy != "noeviction" {
-		warnings = append(warnings, fmt.Sprintf("maxmemory-policy is %s: a full Redis deletes jobs, results or leases; set noeviction", policy))
-	}
-	if facts["aof_enabled"] == "0" {
-		warnings = append(warnings, "appendonly is off: a crash of Redis loses every job since its last snapshot; set appendonly yes")
-	}
-	if facts["loading"] == "1" {
-		return warnings, fmt.Errorf("%w: it still loads its file", ErrUnavailable)
-	}
-	return warnings, nil
-}
+// awayPatience is for a Redis that cannot be reached or refuses now: who asks hears of an outage at once.
+const awayPatience = 60 * time.Millisecond
 
-func older(version string, major, minor int) bool {
-	parts := strings.SplitN(version, ".", 3)
-	if len(parts) < 2 {
-		return false
-	}
-	a, errA := strconv.Atoi(parts[0])
-	b, errB := strconv.Atoi(parts[1])
-	return errA == nil && errB == nil && (a < major || a == major && b < minor)
+// ask makes calls that may be made twice, and makes them again when a connection broke while nobody used it: after a restart of Redis there
+// are several.
+func (c *Client) ask(ctx context.Context, calls func(context.Context, rueidis.Client) error) error {
+	patience := lazyredis.Patience{Broken: c.options.Patience, Away: min(awayPatience, c.options.Patience)}
+	unavailable := func(err error) bool { return errors.Is(err, ErrUnavailable) }
+	return patience.Again(ctx, unavailable, func() error { return c.do(ctx, calls) })
 }

@@ -18,7 +18,8 @@ func (r *Runner) dispatch(now time.Time) {
 		if p.call {
 			continue
 		}
-		x := exchange{post: p, acks: p.board()}
+		x := exchange{post: p, acks: p.board(), last: r.farewell}
+		p.want = p.want || p.bound && len(x.acks) > 0 // these leave room
 		if now.Sub(p.asked) >= pollEvery {
 			p.want = true // while another queue is busy nobody listens to this one's bell
 		}
@@ -33,7 +34,7 @@ func (r *Runner) dispatch(now time.Time) {
 		} else if len(x.acks) == 0 {
 			continue
 		}
-		p.call = true
+		p.call, p.claiming = true, x.seq
 		go r.exchange(x)
 	}
 	r.next++
@@ -46,8 +47,11 @@ func (r *Runner) dispatch(now time.Time) {
 // board takes the next call's acks from those that wait.
 func (p *post) board() []*attempt {
 	n, size := 0, 0
-	for n < len(p.acks) && n < ackAtOnce && (n == 0 || size+len(p.acks[n].ack.body) <= ackBytes) {
-		size += len(p.acks[n].ack.body)
+	for n < len(p.acks) && n < ackAtOnce {
+		size += p.acks[n].ack.size()
+		if n > 0 && size > ackBytes {
+			break
+		}
 		n++
 	}
 	batch := p.acks[:n:n]
@@ -108,8 +112,9 @@ func (r *Runner) nextWake(now, deadline time.Time) time.Duration {
 // settle takes note of what Redis answered.
 func (r *Runner) settle(x exchange) {
 	p := x.post
-	p.call = false
+	p.call, p.claiming = false, 0
 	r.reserved -= x.n - len(x.portion.jobs) - x.portion.rest // kept for those that were claimed
+	p.acks = append(p.acks, x.held...)                       // behind those that can be told
 	failed := x.ackErr
 	if failed != nil {
 		for _, a := range x.acks {
@@ -122,6 +127,12 @@ func (r *Runner) settle(x exchange) {
 			r.confirm(a, x.answers[i])
 		}
 	}
+	if len(x.held) > 0 {
+		failed = x.claimErr
+	}
+	if len(x.held) > 0 {
+		r.hearing = time.Now() // what keeps the ends is away: that is no deafness
+	}
 	if x.n > 0 {
 		if x.claimErr != nil {
 			failed = x.claimErr
@@ -133,7 +144,14 @@ func (r *Runner) settle(x exchange) {
 			r.loseLease(x.runner)
 		} else {
 			r.counts.claims.Add(1)
-			p.want = len(x.portion.jobs)+x.portion.rest == x.n
+			r.hearing = time.Now()
+			if !r.stopping {
+				r.heard.Store(r.hearing.UnixNano())
+			}
+			got := len(x.portion.jobs) + x.portion.rest
+			// A server that did not know ack.lua may have claimed first: the ends that left room came after it.
+			p.want = got == x.n || got == 0 && x.bound && len(x.acks) > 0
+			p.bound = x.bound
 			p.due = time.Time{}
 			if x.sleep >= 0 {
 				p.due = time.Now().Add(x.sleep)
@@ -154,7 +172,7 @@ func (r *Runner) stumble(err error) {
 	r.resume = time.Now().Add(wait)
 	if !r.away {
 		r.away = true
-		r.log.Warn("redis does not answer, runner tries again", zap.Error(err))
+		r.log.Warn("redis does not answer, or ends of jobs cannot be saved: runner tries again, and claims nothing meanwhile", zap.Error(err))
 	}
 }
 
@@ -162,6 +180,7 @@ func (r *Runner) recover() {
 	r.pause.Reset()
 	if r.away {
 		r.away = false
-		r.log.Info("redis is back")
+		r.lookAt = time.Now() // another may have taken its place, who does not know our last ends
+		r.log.Info("what runners need is back")
 	}
 }

@@ -108,8 +108,8 @@ func TestAJobOfEveryShapeComesBackAsItWas(t *testing.T) {
 		{state: statePending, name: "x"},
 		{
 			state: stateDead, priority: 3, own: true, attempt: 999, max: 999, crashes: 99, timeout: 11 * 24 * time.Hour,
-			enqueued: 1, started: 2, finished: 9_999_999_999_999, keep: 365 * 24 * time.Hour,
-			name: strings.Repeat("n", 255), payload: []byte("\x00\xff payload"),
+			enqueued: 1, started: 2, finished: 9_999_999_999_999, keep: 365 * 24 * time.Hour, expires: 3, deadline: 4, holds: true,
+			name: strings.Repeat("n", 255), extra: []byte("\x00 extra"), payload: []byte("\x00\xff payload"),
 		},
 	} {
 		raw := r.encode()
@@ -118,7 +118,7 @@ func TestAJobOfEveryShapeComesBackAsItWas(t *testing.T) {
 			t.Errorf("%d: %v, failure %q", i, err, got.failure)
 		}
 		got.failure = ""
-		r.size = len(r.payload)
+		r.size, r.extraSize = len(r.payload), len(r.extra)
 		if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", r) && len(r.payload) > 0 {
 			t.Errorf("%d:\n%+v\n%+v", i, got, r)
 		}

@@ -12,8 +12,8 @@ import (
 
 // What a caller may branch on.
 var (
-	// ErrUnavailable says that Redis did not answer. A job may have been stored nevertheless: enqueueing the same id again
-	// settles it. HTTP: 503.
+	// ErrUnavailable says that Redis (or Postgres, of what is its part: the text says which) did not answer. A job may have been stored
+	// nevertheless: enqueueing the same id again settles it. HTTP: 503.
 	ErrUnavailable = errors.New("redis is unavailable")
 	// ErrFull says that Redis is at its maxmemory and took nothing. HTTP: 503.
 	ErrFull = errors.New("redis is full")
@@ -25,7 +25,7 @@ var (
 	ErrNotDone = errors.New("the job is not done")
 	// ErrBadID says that a string is not a job's id.
 	ErrBadID = errors.New("not a job id")
-	// ErrInvalid says that a job cannot be enqueued as it is.
+	// ErrInvalid says that a job, a limit or a filter is not one: the text says what would be.
 	ErrInvalid = errors.New("invalid job")
 	// ErrClosed says that the client was closed.
 	ErrClosed = errors.New("the client is closed")
@@ -43,6 +43,29 @@ func Again(err error, delay time.Duration) error {
 		err = ErrUnavailable
 	}
 	return &againError{err, delay}
+}
+
+// RetryAfter says in a handler's error when the next attempt is worth it: after delay, instead of the back-off. The attempt counts.
+func RetryAfter(err error, delay time.Duration) error {
+	if err == nil {
+		err = errors.New("not now")
+	}
+	return &retryError{err, delay}
+}
+
+type retryError struct {
+	error
+	delay time.Duration
+}
+
+func (e *retryError) Unwrap() error { return e.error }
+
+func retryAfter(err error) (delay time.Duration, is bool) {
+	var retry *retryError
+	if !errors.As(err, &retry) {
+		return 0, false
+	}
+	return max(retry.delay, 0), true
 }
 
 type againError struct {
@@ -69,14 +92,19 @@ var (
 	ErrCancelled = errors.New("the job was cancelled")
 	ErrLeaseLost = errors.New("the runner lost its lease: the job may be running elsewhere")
 	ErrShutdown  = errors.New("the runner is stopping")
+	ErrDeadline  = errors.New("the job's deadline has come")
 )
 
 // refusals are the answers by which a server serves nobody, or not us: what it means, or what to set. The word begins the answer.
 var refusals = []struct{ word, why string }{
 	{"NOAUTH", "it wants a password, set one in its URL (redis://:password@host)"},
 	{"WRONGPASS", "it does not know this user or password, set them right in its URL (redis://user:password@host)"},
-	{"NOPERM", "its ACL forbids this user what jobs need, grant it ~* +@all -@dangerous +info on this database"},
-	{"ERR max number of clients reached", "it has no connection left, set a higher maxclients or start fewer processes"},
+	{"NOPERM", "its ACL forbids this user what jobs need, grant it ~* +@all -@dangerous +info +role +client|unblock, or what docs/jobs.md lists"},
+	{"max number of clients reached", "it has no connection left, set a higher maxclients or start fewer processes"},
+	{"DENIED Redis is running in protected mode", "it serves nobody from other machines, set a password (requirepass or an ACL user) and bind, or protected-mode no"},
+	{"SELECT is not allowed in cluster mode", "it is a cluster, which has only database 0, leave the number out of its URL"},
+	{"This instance has cluster support disabled", "it is no cluster, name one address in its URL, or Sentinels with master_set=NAME"},
+	{"No such master with that name", "its Sentinels know no such set, set the right master_set in its URL"},
 	{"LOADING", "it still loads its file"},
 	{"MISCONF", "it cannot write its file, look at its disk"},
 	{"READONLY", "it is a replica, set the URL of the primary"},
@@ -89,6 +117,7 @@ var refusals = []struct{ word, why string }{
 
 // refusal says why a server answers like this, "" if it is another error.
 func refusal(answer string) string {
+	answer = strings.TrimPrefix(answer, "ERR ") // the library leaves it out
 	for _, r := range refusals {
 		if strings.HasPrefix(answer, r.word) {
 			return r.why

@@ -18,14 +18,17 @@ type exchange struct {
 	n      int // jobs to claim; 0: none
 	seq    int64
 	runner string
+	last   bool // there is no other after it: the runner is about to go
 
 	// The answer.
-	answers   []int64 // per ack, as ack.lua says
+	held      []*attempt // of acks: ends that could not be saved, to be told later
+	answers   []int64    // per ack, as ack.lua says
 	ackErr    error
 	now       int64   // Redis' clock at the claim, unix ms
 	portion   portion // the first of what was claimed; the others follow it
 	leaseGone bool
 	sleep     time.Duration // as claim.lua says; below 0: not this runner's task
+	bound     bool          // by the queue's limit of concurrency
 	claimErr  error
 	maybe     bool // with claimErr: jobs may have been claimed that nobody here knows
 }
@@ -33,11 +36,13 @@ type exchange struct {
 // The ops of ack.lua.
 const (
 	opDone      = 'd'
+	opDoneNext  = 'f'
 	opRetry     = 'r'
 	opAgain     = 'a'
 	opDead      = 'x'
 	opRequeue   = 'q'
 	opCancelled = 'c'
+	opExpired   = 'e'
 	opDrop      = 'n'
 )
 
@@ -47,7 +52,15 @@ type ack struct {
 	body    []byte        // record or header
 	after   time.Duration // ttl or delay
 	failure string
-	gone    bool // opDrop: the record was not there
+	next    *next // opDoneNext
+	gone    bool  // opDrop: the record was not there
+}
+
+func (a *ack) size() int {
+	if a.next != nil {
+		return len(a.body) + len(a.next.record)
+	}
+	return len(a.body)
 }
 
 func (r *Runner) exchange(x exchange) {
@@ -83,9 +96,17 @@ func (r *Runner) exchange(x exchange) {
 
 // ask tells the ends, claims, and returns the ids of what was claimed.
 func (r *Runner) ask(x *exchange) []string {
+	unsaved := r.keep(x)
+	n := x.n
+	if unsaved != nil {
+		x.claimErr, n = unsaved, 0
+	}
+	if n == 0 && len(x.acks) == 0 {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(r.work, r.client.options.CallTimeout)
 	defer cancel()
-	conn, err := r.client.calls.get(ctx)
+	conn, err := r.client.sends.get(ctx)
 	if err != nil {
 		x.ackErr, x.claimErr = err, err
 		return nil
@@ -93,16 +114,10 @@ func (r *Runner) ask(x *exchange) []string {
 	l := x.post.lane
 	calls := make([]scriptCall, 0, 2)
 	if len(x.acks) > 0 {
-		keys := l.keys(l.act(), l.sched(), l.bell(), l.dead(), l.stat())
-		args := append(make([]string, 0, 1+7*len(x.acks)), strconv.Itoa(len(x.acks)))
-		for _, a := range x.acks {
-			keys = append(keys, l.job(a.key.id))
-			args = a.appendAck(args)
-		}
-		calls = append(calls, ackScript.call(keys, args...))
+		calls = append(calls, l.ack(x.acks))
 	}
-	if x.n > 0 {
-		calls = append(calls, l.claim(x.runner, x.seq, x.n, r.options.Lease))
+	if n > 0 {
+		calls = append(calls, l.claim(x.runner, x.seq, n, r.options.Lease, r.options.Weights.order()))
 	}
 	results := run(ctx, conn, calls...)
 	if len(x.acks) > 0 {
@@ -113,7 +128,7 @@ func (r *Runner) ask(x *exchange) []string {
 		x.ackErr = redisError(ctx, err)
 		results = results[1:]
 	}
-	if x.n == 0 {
+	if n == 0 {
 		return nil
 	}
 	ids, err := x.readClaim(results[0])
@@ -121,10 +136,74 @@ func (r *Runner) ask(x *exchange) []string {
 	return ids
 }
 
+// ackKeys are the keys that ack.lua takes before those of the jobs.
+func (l lane) ackKeys() []string {
+	return l.keys(l.act(), l.sched(), l.bell(), l.dead(), l.stat(), l.paused(), l.out(),
+		l.recent(stateDone), l.recent(stateCancelled), l.recent(stateExpired))
+}
+
+// ack is the call of ack.lua.
+func (l lane) ack(acks []*attempt) scriptCall {
+	keys := make([]string, 0, 14+len(acks))
+	keys = append(keys, l.ackKeys()...)
+	args := append(make([]string, 0, 6+2*len(acks)), strconv.Itoa(len(acks)))
+	alike := 0 // how many from the last kind on
+	for i, a := range acks {
+		keys = append(keys, l.job(a.key.id))
+		if alike == 0 {
+			alike = 1
+			kind := a.kind()
+			for i+alike < len(acks) && acks[i+alike].kind() == kind {
+				alike++
+			}
+			args = append(args, string(kind.op), kind.owner, ms(kind.left), strconv.FormatInt(kind.after.Milliseconds(), 10), strconv.Itoa(alike))
+		}
+		alike--
+		args = a.appendAck(args)
+	}
+	for i, a := range acks {
+		if a.record.holds {
+			keys = append(keys, l.unique(a.extra.unique))
+			args = append(args, strconv.Itoa(i+1))
+		}
+	}
+	return ackScript.call(keys, args...)
+}
+
+// ackKind is what ack.lua takes once for all the jobs in a row that end alike.
+type ackKind struct {
+	op    byte
+	owner string
+	left  time.Duration // ttl of what the job leaves if it was cancelled
+	after time.Duration // ttl or delay
+}
+
+func (a *attempt) kind() ackKind {
+	left := keepGenerated
+	if a.record.own || a.record.name == "" { // or not read
+		left = keepOwn
+	}
+	return ackKind{a.ack.op, a.owner, max(left, a.record.keep), a.ack.after}
+}
+
+// appendAck appends what ack.lua takes for each job.
+func (a *attempt) appendAck(args []string) []string {
+	args = append(args, a.key.id)
+	switch a.ack.op {
+	case opDone:
+		args = append(args, rueidis.BinaryString(a.ack.body))
+	case opDoneNext:
+		args = append(args, rueidis.BinaryString(a.ack.body), a.ack.next.id, a.ack.next.kept())
+	case opRetry, opAgain, opDead:
+		args = append(args, rueidis.BinaryString(a.ack.body), encodeError(a.ack.failure))
+	}
+	return args
+}
+
 // claim is the call of claim.lua.
-func (l lane) claim(runner string, seq int64, n int, lease time.Duration) scriptCall {
-	keys := l.keys(l.act(), l.sched(), l.bell(), l.timer(), l.gone(), l.lease(runner), l.cut(runner), l.wk())
-	return claimScript.call(keys, runner, strconv.FormatInt(seq, 10), strconv.Itoa(n), ms(lease))
+func (l lane) claim(runner string, seq int64, n int, lease time.Duration, order string) scriptCall {
+	keys := l.keys(l.act(), l.sched(), l.bell(), l.timer(), l.gone(), l.lease(runner), l.cut(runner), l.wk(), l.paused(), l.lim(), l.rate())
+	return claimScript.call(keys, runner, strconv.FormatInt(seq, 10), strconv.Itoa(n), ms(lease), order)
 }
 
 // readClaim reads what claim.lua gave.
@@ -151,7 +230,13 @@ func (x *exchange) readClaim(result rueidis.RedisResult) (ids []string, err erro
 	if sleep < 0 {
 		x.sleep = -1
 	}
-	for _, m := range answer[3:] {
+	bound, err := answer[3].AsInt64()
+	if err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	x.bound = bound == 1
+	ids = make([]string, 0, len(answer)-4)
+	for _, m := range answer[4:] {
 		id, err := m.ToString()
 		if err != nil {
 			return nil, fmt.Errorf("claim: %w", err)
@@ -196,12 +281,13 @@ func (r *Runner) fetch(x *portion, ids []string) (rest []string) {
 		}
 		largest := 0
 		for i, m := range records {
-			raw, err := m.ToString()
+			raw, err := m.AsBytes() // nobody else has them
 			largest = max(largest, len(raw))
 			a := claimed(ids[i])
-			a.load([]byte(raw), err)
+			a.load(raw, err)
 			x.jobs = append(x.jobs, a)
 		}
+		r.releaseBegun(x.post.lane, x.jobs)
 		// The largest of late: a larger one is felt at once, smaller ones make the portions grow by and by.
 		x.post.large = max(largest, x.post.large/2, 1)
 		return ids[n:]
@@ -215,21 +301,19 @@ func (r *Runner) fetch(x *portion, ids []string) (rest []string) {
 }
 
 func (r *Runner) read(l lane, ids []string) ([]rueidis.RedisMessage, error) {
-	ctx, cancel := context.WithTimeout(r.work, r.client.options.CallTimeout)
-	defer cancel()
-	conn, err := r.client.calls.get(ctx)
-	if err != nil {
-		return nil, err
-	}
 	keys := make([]string, len(ids))
 	for i, id := range ids {
 		keys[i] = l.job(id)
 	}
-	records, err := conn.Do(ctx, conn.B().Mget().Key(keys...).Build()).ToArray()
+	var records []rueidis.RedisMessage
+	err := r.client.doBy(r.work, r.client.sends, func(ctx context.Context, conn rueidis.Client) (err error) {
+		records, err = conn.Do(ctx, conn.B().Mget().Key(keys...).Build()).ToArray()
+		return err
+	})
 	if err == nil && len(records) != len(ids) {
 		err = errors.New("mget: wrong number of answers")
 	}
-	return records, redisError(ctx, err)
+	return records, err
 }
 
 // portionBytes is what one MGET may bring: little enough for a slow line, and for Redis to do nothing else meanwhile.
@@ -241,23 +325,4 @@ func portionSize(largest int) int {
 		return 1
 	}
 	return max(1, min(claimAtOnce, portionBytes/largest))
-}
-
-// appendAck appends the arguments that ack.lua takes for one job.
-func (a *attempt) appendAck(args []string) []string {
-	ttl := keepGenerated
-	if a.record.own || a.record.name == "" { // or not read
-		ttl = keepOwn
-	}
-	if a.record.keep > ttl {
-		ttl = a.record.keep
-	}
-	args = append(args, string(a.ack.op), a.key.id, a.owner, strconv.FormatInt(ttl.Milliseconds(), 10))
-	switch a.ack.op {
-	case opDone:
-		args = append(args, rueidis.BinaryString(a.ack.body), strconv.FormatInt(a.ack.after.Milliseconds(), 10))
-	case opRetry, opAgain, opDead:
-		args = append(args, rueidis.BinaryString(a.ack.body), strconv.FormatInt(a.ack.after.Milliseconds(), 10), encodeError(a.ack.failure))
-	}
-	return args
 }

@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"net"
 
 	"github.com/redis/rueidis"
 )
 
-// A server without a free connection says so before it is asked, and hangs up. The library reports only that it hung up, so the first
-// bytes of each connection are looked at here.
+// A server without a free connection, or in protected mode, says so before it is asked, and hangs up. The library reports only that it hung
+// up, so the first bytes of each connection are looked at here.
 
 // dialAndHear makes connections as settings say.
 func dialAndHear(settings rueidis.ClientOption) func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
@@ -37,17 +36,22 @@ type greeted struct {
 	heard bool // only used by the one that reads
 }
 
-const noRoom = "ERR max number of clients reached"
+var greetings = []string{"ERR max number of clients reached", "DENIED Redis is running in protected mode"}
 
 func (g *greeted) Read(b []byte) (int, error) {
 	n, err := g.Conn.Read(b)
 	if !g.heard && n > 0 {
 		g.heard = true
-		if bytes.HasPrefix(b[:n], []byte("-"+noRoom)) {
-			return 0, errNoRoom
+		for _, said := range greetings {
+			if bytes.HasPrefix(b[:n], []byte("-"+said)) {
+				return 0, turnedAway(said)
+			}
 		}
 	}
 	return n, err
 }
 
-var errNoRoom = errors.New(refusal(noRoom) + ": " + noRoom)
+// turnedAway is what a server said before it was asked.
+type turnedAway string
+
+func (said turnedAway) Error() string { return refusal(string(said)) + ": " + string(said) }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // Job is what a handler gets. The payload must not be changed.
@@ -20,8 +22,12 @@ type Job struct {
 	Crashes   int // runners that died with it: it may have been begun that often before
 	Postponed int // runs that did not count: something was away or full
 	Enqueued  time.Time
+	Parent    string // the id of the job that this one follows (Then)
+	Input     []byte // what that one returned; also the payload if the job has none of its own
 
-	progress progress
+	namespace string
+	progress  progress
+	log       *zap.Logger // nil: silent
 }
 
 type jobKey struct{}
@@ -30,6 +36,15 @@ type jobKey struct{}
 func FromContext(ctx context.Context) *Job {
 	job, _ := ctx.Value(jobKey{}).(*Job)
 	return job
+}
+
+// Logger is the runner's, with the job's id, name and attempt on each line; a silent one outside of handlers.
+func Logger(ctx context.Context) *zap.Logger {
+	job := FromContext(ctx)
+	if job == nil || job.log == nil {
+		return zap.NewNop()
+	}
+	return job.log.With(zap.String("job", job.ID), zap.String("name", job.Name), zap.Int("attempt", job.Attempt))
 }
 
 // Progress is what a handler last told.

@@ -19,13 +19,17 @@ const (
 // lane is one shard of one queue: all keys that one script may touch. Its tag is a hash tag, so that in a Redis cluster the keys
 // of a lane lie on one node.
 type lane struct {
-	queue string
-	shard int
-	tag   string // {namespace:queue:shard}, the T of doc.go
+	namespace string
+	queue     string
+	shard     int
+	tag       string // {namespace:queue:shard}, the T of doc.go
 }
 
+// queuesKey is a SET of the names of all queues: the only key that belongs to no lane.
+func queuesKey(namespace string) string { return "{" + namespace + "}:queues" }
+
 func newLane(namespace, queue string, shard int) lane {
-	return lane{queue: queue, shard: shard, tag: "{" + namespace + ":" + queue + ":" + strconv.Itoa(shard) + "}"}
+	return lane{namespace: namespace, queue: queue, shard: shard, tag: "{" + namespace + ":" + queue + ":" + strconv.Itoa(shard) + "}"}
 }
 
 func (l lane) job(id string) string       { return l.tag + ":j:" + id }
@@ -37,14 +41,22 @@ func (l lane) wake(runner string) string  { return l.tag + ":wake:" + runner }
 func (l lane) pending(priority int) string {
 	return l.tag + ":p" + strconv.Itoa(priority)
 }
-func (l lane) act() string   { return l.tag + ":act" }
-func (l lane) sched() string { return l.tag + ":sched" }
-func (l lane) bell() string  { return l.tag + ":bell" }
-func (l lane) timer() string { return l.tag + ":timer" }
-func (l lane) wk() string    { return l.tag + ":wk" }
-func (l lane) gone() string  { return l.tag + ":gone" }
-func (l lane) dead() string  { return l.tag + ":dead" }
-func (l lane) stat() string  { return l.tag + ":stat" }
+func (l lane) unique(key string) string { return l.tag + ":u:" + key }
+func (l lane) act() string              { return l.tag + ":act" }
+func (l lane) sched() string            { return l.tag + ":sched" }
+func (l lane) bell() string             { return l.tag + ":bell" }
+func (l lane) timer() string            { return l.tag + ":timer" }
+func (l lane) wk() string               { return l.tag + ":wk" }
+func (l lane) gone() string             { return l.tag + ":gone" }
+func (l lane) dead() string             { return l.tag + ":dead" }
+func (l lane) stat() string             { return l.tag + ":stat" }
+func (l lane) paused() string           { return l.tag + ":paused" }
+func (l lane) out() string              { return l.tag + ":out" }
+func (l lane) lim() string              { return l.tag + ":lim" }
+func (l lane) rate() string             { return l.tag + ":rate" }
+
+// recent is the list of what ended in that way lately; state as in a record.
+func (l lane) recent(state byte) string { return l.tag + ":recent:" + string(state) }
 
 // keys returns the pending lists by priority, then more: the order in which every script takes them.
 func (l lane) keys(more ...string) []string {

@@ -13,8 +13,9 @@ import (
 // lease is a runner's life under one name: made once, and renewed until somebody reaps it. That it ended by the clock means nothing
 // by itself: while Redis was away nobody could renew, and nobody could reap.
 type lease struct {
-	name string
-	end  context.CancelFunc // stops the beat and the reading of messages
+	name  string
+	end   context.CancelFunc // stops the beat and the reading of messages
+	wards []*ward            // for a loop that has none yet
 }
 
 // enrol registers a new name in every lane, for as long as it takes, and tells the loop.
@@ -34,34 +35,32 @@ func (r *Runner) enrol(ctx context.Context) {
 	}
 	ctx, end := context.WithCancel(ctx)
 	r.name.Store(&name)
+	wards := r.newWards()
 	select {
-	case r.enrolled <- &lease{name: name, end: end}:
+	case r.enrolled <- &lease{name: name, end: end, wards: wards}:
 	case <-r.gone:
 		end()
 		r.forget(name)
 		return
 	}
 	go r.beat(ctx, name)
-	for _, w := range r.wards {
+	for _, w := range wards {
 		go r.readMessages(ctx, w, name)
 	}
 }
 
 func (r *Runner) register(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, r.client.options.CallTimeout)
-	defer cancel()
-	conn, err := r.client.calls.get(ctx)
-	if err != nil {
-		return err
-	}
-	for _, p := range r.posts {
-		keys := []string{p.lane.lease(name), p.lane.wk()}
-		// Not new: an earlier try of ours whose answer was lost. Nobody else makes this name.
-		if err := run(ctx, conn, registerScript.call(keys, name, ms(r.options.Lease)))[0].Error(); err != nil {
-			return redisError(ctx, err)
+	return r.client.do(ctx, func(ctx context.Context, conn rueidis.Client) error {
+		for _, p := range r.posts {
+			new(announced).announce(ctx, conn, p.lane)
+			keys := []string{p.lane.lease(name), p.lane.wk()}
+			// Not new: an earlier try of ours whose answer was lost. Nobody else makes this name.
+			if err := run(ctx, conn, registerScript.call(keys, name, ms(r.options.Lease), r.facts()))[0].Error(); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // beat renews the lease three times in its length. When Redis is away it just goes on: only Redis knows whether the lease is lost.
@@ -97,12 +96,17 @@ func (r *Runner) renew(ctx context.Context, name string, within time.Duration) (
 	if err != nil {
 		return false, err
 	}
-	commands := make([]rueidis.Completed, len(r.posts))
-	for i, p := range r.posts {
-		commands[i] = conn.B().Pexpire().Key(p.lane.lease(name)).Milliseconds(r.options.Lease.Milliseconds()).Build()
+	commands := make([]rueidis.Completed, 0, 2*len(r.posts))
+	for _, p := range r.posts {
+		commands = append(commands, conn.B().Pexpire().Key(p.lane.lease(name)).Milliseconds(r.options.Lease.Milliseconds()).Build())
+	}
+	// What people see of this runner may have gone with an ended lease. A full Redis refuses it, which harms nobody.
+	facts := r.facts()
+	for _, p := range r.posts {
+		commands = append(commands, conn.B().Set().Key(p.lane.lease(name)).Value(facts).Xx().Keepttl().Build())
 	}
 	alive = true
-	for i, result := range conn.DoMulti(ctx, commands...) {
+	for i, result := range conn.DoMulti(ctx, commands...)[:len(r.posts)] {
 		n, err := result.AsInt64()
 		if err == nil && n == 0 { // it has ended: has anybody come?
 			l := r.posts[i].lane
@@ -188,7 +192,7 @@ func (r *Runner) leave(clean bool) {
 	name := r.lease.name
 	for _, p := range r.posts {
 		l := p.lane
-		keys := l.keys(l.sched(), l.bell(), l.timer(), l.lease(name), l.ctl(name), l.wake(name), l.wk())
+		keys := l.keys(l.sched(), l.bell(), l.timer(), l.lease(name), l.ctl(name), l.wake(name), l.wk(), l.paused())
 		if err := run(ctx, conn, leaveScript.call(keys, name, flag))[0].Error(); err != nil {
 			r.log.Warn("runner could not say goodbye, its lease will end", zap.String("runner", name), zap.Error(err))
 			return
@@ -198,16 +202,13 @@ func (r *Runner) leave(clean bool) {
 
 // forget removes a name that never claimed anything.
 func (r *Runner) forget(name string) {
-	ctx, cancel := context.WithTimeout(context.Background(), r.client.options.CallTimeout)
-	defer cancel()
-	conn, err := r.client.calls.get(ctx)
-	if err != nil {
-		return
-	}
-	for _, p := range r.posts {
-		conn.Do(ctx, conn.B().Del().Key(p.lane.lease(name)).Build())
-		conn.Do(ctx, conn.B().Zrem().Key(p.lane.wk()).Member(name).Build())
-	}
+	_ = r.client.do(context.Background(), func(ctx context.Context, conn rueidis.Client) error {
+		for _, p := range r.posts {
+			conn.Do(ctx, conn.B().Del().Key(p.lane.lease(name)).Build())
+			conn.Do(ctx, conn.B().Zrem().Key(p.lane.wk()).Member(name).Build())
+		}
+		return nil
+	})
 }
 
 // loseLease ends everything that was claimed under a name, and takes a new one.

@@ -123,34 +123,36 @@ func TestAnAckSentTwiceChangesNothing(t *testing.T) {
 			}
 			return answer
 		}
-		if err := run(t.Context(), conn, registerScript.call([]string{l.lease(name), l.wk()}, name, "5000"))[0].Error(); err != nil {
+		if err := run(t.Context(), conn, registerScript.call([]string{l.lease(name), l.wk()}, name, "5000", "1"))[0].Error(); err != nil {
 			t.Fatal(err)
 		}
-		claim := mustRun(l.claim(name, 7, 5, 5*time.Second))
-		if len(claim) != 4 {
+		claim := mustRun(l.claim(name, 7, 5, 5*time.Second, "0123"))
+		if len(claim) != 5 {
 			t.Fatalf("claimed %v", claim)
 		}
-		ack := func(owner string, op string, more ...string) int64 {
-			args := append([]string{"1", op, id, owner, "60000"}, more...)
-			n, _ := mustRun(ackScript.call(l.keys(l.act(), l.sched(), l.bell(), l.dead(), l.stat(), l.job(id)), args...))[0].AsInt64()
+		r := record{state: stateDone, name: "x"}
+		ack := func(owner string, op byte) int64 {
+			a := &attempt{key: claimKey{id: id}, owner: owner, ack: ack{op: op, after: time.Minute}}
+			if op == opDone {
+				a.ack.body = r.encode()
+			}
+			n, _ := mustRun(l.ack([]*attempt{a}))[0].AsInt64()
 			return n
 		}
-		r := record{state: stateDone, name: "x"}
-		done := []string{string(r.encode()), "60000"}
 		for _, stranger := range []string{name + "|6|", name + "|77|", "other|7|"} {
-			if n := ack(stranger, "d", done...); n != 0 {
+			if n := ack(stranger, opDone); n != 0 {
 				t.Errorf("%s ended it", stranger)
 			}
 		}
-		if n := ack(name+"|7|", "d", done...); n != 1 {
+		if n := ack(name+"|7|", opDone); n != 1 {
 			t.Errorf("the owner could not end it: %d", n)
 		}
-		for _, op := range []string{"q", "c", "n"} {
+		for _, op := range []byte{opRequeue, opCancelled, opDrop} {
 			if n := ack(name+"|7|", op); n != 0 {
-				t.Errorf("%s after the end: %d", op, n)
+				t.Errorf("%c after the end: %d", op, n)
 			}
 		}
-		if n := ack(name+"|7|", "d", done...); n != 0 {
+		if n := ack(name+"|7|", opDone); n != 0 {
 			t.Errorf("done twice: %d", n)
 		}
 		if b := e.books(); b.Done != 1 || b.Pending != 0 {
@@ -267,8 +269,8 @@ func TestAPoisonousJobIsDeadAfterItHasKilledEnoughRunners(t *testing.T) {
 		conn, _ := e.c().calls.get(t.Context())
 		for i := range 3 {
 			name := newRunnerName()
-			run(t.Context(), conn, registerScript.call([]string{l.lease(name), l.wk()}, name, "5000"))
-			run(t.Context(), conn, l.claim(name, 1, 5, 5*time.Second))
+			run(t.Context(), conn, registerScript.call([]string{l.lease(name), l.wk()}, name, "5000", "1"))
+			run(t.Context(), conn, l.claim(name, 1, 5, 5*time.Second, "0123"))
 			if s := e.status(id); s.State != Running || s.Crashes != i || s.Runner != name {
 				t.Errorf("%+v", s)
 			}
@@ -294,8 +296,8 @@ func (e *env) claimAs(name string, lease time.Duration) {
 		e.t.Fatal(err)
 	}
 	for _, c := range []scriptCall{
-		registerScript.call([]string{l.lease(name), l.wk()}, name, ms(lease)),
-		l.claim(name, 1, 100, lease),
+		registerScript.call([]string{l.lease(name), l.wk()}, name, ms(lease), "1"),
+		l.claim(name, 1, 100, lease, "0123"),
 	} {
 		if err := run(context.Background(), conn, c)[0].Error(); err != nil {
 			e.t.Fatal(err)

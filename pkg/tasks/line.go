@@ -23,6 +23,7 @@ const (
 type line struct {
 	client *Client
 	lane   lane
+	known  announced
 
 	mu      sync.Mutex
 	waiting []*entry
@@ -35,10 +36,17 @@ type entry struct {
 	priority int
 	due      string
 	record   []byte
+	unique   string // "" none
+	scope    Scope
+	holder   string // of the unique key, the last that Redis told; "" unknown
 	since    time.Time
 
 	err  error         // set before done is closed
 	done chan struct{} // closed when Redis has answered for it, or will not
+}
+
+func newEntry(id, due string, r *record, x *extra, raw []byte, since time.Time) *entry {
+	return &entry{id: id, priority: r.priority, due: due, record: raw, unique: x.unique, scope: x.scope, since: since, done: make(chan struct{})}
 }
 
 // add takes entries over; each is answered on its done. While nobody else is on the way a caller that may wait here flies itself, and has
@@ -169,24 +177,54 @@ func (l *line) try(ctx context.Context, by link, batch []*entry) error {
 	if err != nil {
 		return err
 	}
-	keys := l.lane.keys(l.lane.sched(), l.lane.bell(), l.lane.stat(), l.lane.gone())
-	args := make([]string, 0, 1+4*len(batch))
-	args = append(args, strconv.Itoa(l.client.options.MaxPending))
-	for _, e := range batch {
-		keys = append(keys, l.lane.job(e.id))
-		args = append(args, e.id, strconv.Itoa(e.priority), e.due, rueidis.BinaryString(e.record))
-	}
-	answers, err := run(ctx, conn, enqueueScript.call(keys, args...))[0].AsIntSlice()
-	if err != nil {
-		return redisError(ctx, err)
-	}
-	if len(answers) != len(batch) {
-		return fmt.Errorf("enqueue: %d answers for %d jobs", len(answers), len(batch))
-	}
-	for i, e := range batch {
-		if answers[i] < 0 {
-			e.err = ErrQueueFull
+	l.known.announce(ctx, conn, l.lane)
+	// More than once only for those whose unique key another job has: does that job still live?
+	for len(batch) > 0 {
+		answers, err := run(ctx, conn, l.enqueue(batch))[0].ToArray()
+		if err != nil {
+			return redisError(ctx, err)
 		}
+		if len(answers) != len(batch) {
+			return fmt.Errorf("enqueue: %d answers for %d jobs", len(answers), len(batch))
+		}
+		var again []*entry
+		for i, e := range batch {
+			e.err = nil
+			if answers[i].IsInt64() {
+				if n, _ := answers[i].AsInt64(); n < 0 {
+					e.err = ErrQueueFull
+				}
+				continue
+			}
+			holder, err := answers[i].ToString()
+			if err != nil {
+				return fmt.Errorf("enqueue: %w", err)
+			}
+			if e.holder != holder {
+				again = append(again, e)
+			}
+			e.holder, e.err = holder, &DuplicateError{holder}
+		}
+		batch = again
 	}
 	return nil
+}
+
+// enqueue is the call of enqueue.lua.
+func (l *line) enqueue(batch []*entry) scriptCall {
+	t := l.lane
+	keys := t.keys(t.sched(), t.bell(), t.stat(), t.gone(), t.paused())
+	args := make([]string, 0, 2+4*len(batch))
+	args = append(args, strconv.Itoa(l.client.options.MaxPending), strconv.Itoa(len(batch)))
+	for _, e := range batch {
+		keys = append(keys, t.job(e.id))
+		args = append(args, e.id, strconv.Itoa(e.priority), e.due, rueidis.BinaryString(e.record))
+	}
+	for i, e := range batch {
+		if e.unique != "" {
+			keys = append(keys, t.unique(e.unique), t.job(e.holder))
+			args = append(args, strconv.Itoa(i+1), e.holder, e.scope.ttl())
+		}
+	}
+	return enqueueScript.call(keys, args...)
 }

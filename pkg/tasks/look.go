@@ -4,15 +4,15 @@ import (
 	"context"
 	"time"
 
+	"github.com/redis/rueidis"
 	"go.uber.org/zap"
 )
 
 // look is what Redis says this runner has claimed. It is compared with what the runner knows after a claim without an answer, after
-// messages may have been lost, and now and then: a job that only Redis believes to be running would run for ever.
+// messages may have been lost, when Redis was away, and now and then: a job that only Redis believes to be running would run for ever.
 type look struct {
 	runner string
 	found  []sight
-	now    int64 // unix ms of Redis' clock
 	err    error
 }
 
@@ -24,23 +24,11 @@ type sight struct {
 
 func (r *Runner) look(runner string) {
 	l := look{runner: runner}
-	r.side(func(ctx context.Context) {
-		conn, err := r.client.calls.get(ctx)
-		if err != nil {
-			l.err = err
-			return
-		}
+	l.err = r.client.do(r.work, func(ctx context.Context, conn rueidis.Client) error {
 		for _, p := range r.posts {
-			clock, err := conn.Do(ctx, conn.B().Time().Build()).AsIntSlice()
-			if err != nil || len(clock) < 1 {
-				l.err = redisError(ctx, err)
-				return
-			}
-			l.now = clock[0] * 1000
 			claims, err := conn.Do(ctx, conn.B().Hgetall().Key(p.lane.act()).Build()).AsStrMap()
 			if err != nil {
-				l.err = redisError(ctx, err)
-				return
+				return err
 			}
 			for id, value := range claims {
 				if o, ok := parseOwner(value); ok && o.runner == runner {
@@ -48,6 +36,7 @@ func (r *Runner) look(runner string) {
 				}
 			}
 		}
+		return nil
 	})
 	select {
 	case r.looked <- l:
@@ -77,15 +66,14 @@ func (r *Runner) compare(l look) {
 			}
 			continue
 		}
-		if s.post.fetching && s.post.fetch == key.seq {
-			continue // its record is on the way
+		if settled[key] || s.post.claiming == key.seq || s.post.fetching && s.post.fetch == key.seq {
+			continue // it has ended meanwhile, or it or its record is on the way
 		}
-		_, unanswered := r.uncertain[key.seq]
-		stray := l.now-s.owner.claimed > lateClaim.Milliseconds() // no call is under way for that long
-		if settled[key] || !unanswered && !stray {
-			continue
+		if _, unanswered := r.uncertain[key.seq]; unanswered {
+			r.log.Warn("a claim without an answer did happen, its job goes back", zap.String("job", s.id))
+		} else {
+			r.log.Warn("redis does not know that a job has ended, it goes back: a failover, or a file that lost its last writes", zap.String("job", s.id))
 		}
-		r.log.Warn("a claim without an answer did happen, its job goes back", zap.String("job", s.id), zap.Bool("stray", stray))
 		a := &attempt{post: s.post, key: key, owner: s.owner.prefix(), ack: ack{op: opRequeue}}
 		r.claims[key] = a
 		s.post.acks = append(s.post.acks, a)

@@ -72,7 +72,9 @@ func (r *Runner) watch(ctx context.Context, l lane, byLease bool) error {
 		return err
 	}
 	reap := func(name string, proved bool) error {
-		return r.client.reap(ctx, conn, l, name, proved, r.options.MaxCrashes, r.tellReaped)
+		return r.client.reap(ctx, conn, l, name, proved, r.options.MaxCrashes, func(runner string, proved bool, back, dead, cancelled int64) {
+			r.tellReaped(l.queue, runner, proved, back, dead, cancelled)
+		})
 	}
 	if here.machine != "" {
 		// The names of this machine begin with it and a slash; '0' comes after '/'.
@@ -88,6 +90,9 @@ func (r *Runner) watch(ctx context.Context, l lane, byLease bool) error {
 	}
 	if !byLease {
 		return nil
+	}
+	if err := r.sweep(ctx, conn, l); err != nil {
+		return err
 	}
 	return r.around(ctx, conn, l, "-", "+", func(name string) (dead bool, err error) {
 		alive, err := conn.Do(ctx, conn.B().Exists().Key(l.lease(name)).Build()).AsInt64()
@@ -160,8 +165,9 @@ func (r *Runner) around(ctx context.Context, conn rueidis.Client, l lane, first,
 	return nil
 }
 
-func (r *Runner) tellReaped(runner string, proved bool, back, dead, cancelled int64) {
+func (r *Runner) tellReaped(queue, runner string, proved bool, back, dead, cancelled int64) {
 	r.counts.reaped.Add(back + dead + cancelled)
+	r.options.Meter.Reaped(queue, back+dead+cancelled)
 	r.log.Warn("runner is dead, its jobs go back", zap.String("runner", runner), zap.Bool("proved", proved),
 		zap.Int64("back", back), zap.Int64("dead", dead), zap.Int64("cancelled", cancelled))
 }
@@ -193,11 +199,24 @@ func (c *Client) reap(ctx context.Context, conn rueidis.Client, l lane, runner s
 	slices.SortFunc(ids, func(a, b string) int { return strings.Compare(b, a) })
 	var sum [3]int64
 	for batch := range slices.Chunk(ids, reapAtOnce) {
-		keys := l.keys(l.act(), l.bell(), l.dead(), l.stat())
-		args := []string{runner, strconv.Itoa(maxCrashes), ms(keepDead), ms(keepOwn)}
+		keys := l.keys(l.act(), l.bell(), l.dead(), l.stat(), l.paused(), l.recent(stateCancelled))
+		args := []string{runner, strconv.Itoa(maxCrashes), ms(keepDead), ms(keepOwn), strconv.Itoa(len(batch))}
 		for _, id := range batch {
 			keys = append(keys, l.job(id))
 			args = append(args, id)
+		}
+		uniques, err := l.uniqueKeys(ctx, conn, batch...)
+		if err != nil {
+			return redisError(ctx, err)
+		}
+		for i, unique := range uniques {
+			if unique != "" {
+				keys = append(keys, unique)
+				args = append(args, strconv.Itoa(i+1))
+			}
+		}
+		if err := c.owe(ctx, conn, l, owedAfter, batch...); err != nil { // those that end here: poison, cancelled
+			return err
 		}
 		counts, err := run(ctx, conn, reapScript.call(keys, args...))[0].AsIntSlice()
 		if err != nil {

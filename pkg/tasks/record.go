@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// A job is one Redis string: a header of fixed width, the handler's name, the payload (later the result), and after a failure
-// the last error. Fixed width lets a script change the state with one SETRANGE and never decode a payload; decimal digits
+// A job is one Redis string: a header of fixed width, the handler's name, the extra (extra.go; most jobs have none), the payload (later the
+// result), and after a failure the last error. Fixed width lets a script change the state with one SETRANGE and never decode a payload; decimal digits
 // let people read it with redis-cli. The scripts know these places too: lua/record.lua.
 //
-//	 0     1  version: 2
-//	 1     1  state: p waits or runs (where the id lies tells which), d done, x dead, c cancelled
+//	 0     1  version: 3
+//	 1     1  state: p waits or runs (where the id lies tells which), d done, x dead, c cancelled, e expired
 //	 2     1  priority
 //	 3     1  o: the id's key is the caller's own; g: generated
 //	 4     3  attempts that ended in failure, or with the end
@@ -26,16 +26,20 @@ import (
 //	68     3  length of the name
 //	71     8  length of the payload or result
 //	79     4  postponed: how often it went back because something was away or full
-//	83     1  a space, for the eye
-const headerSize = 84
+//	83    13  expires: is not to begin after it, unix ms; 0 never
+//	96    13  deadline: no attempt goes on or begins after it, unix ms; 0 none
+//	109    6  length of the extra
+//	115    1  u: the extra names a unique key that the job's end releases; else a space
+const headerSize = 116
 
 const (
 	statePending   = 'p'
 	stateDone      = 'd'
 	stateDead      = 'x'
 	stateCancelled = 'c'
+	stateExpired   = 'e'
 
-	recordVersion = '2'
+	recordVersion = '3'
 	maxAttempts   = 999
 	maxPayload    = 10 << 20 // bytes; an input that is larger belongs into a store, its name into the payload
 	maxErrorText  = 4 << 10  // bytes of an error (with the stack of a panic) that are kept
@@ -57,20 +61,33 @@ type record struct {
 	finished  int64
 	keep      time.Duration
 	postponed int
+	expires   int64 // these two: unix ms, 0 none
+	deadline  int64
+	holds     bool // its end releases a unique key
 	name      string
+	extra     []byte
+	extraSize int    // these two in bytes; also set when only the header was read
+	size      int    // of the payload
 	payload   []byte // result when done
-	size      int    // bytes of the payload; also set when only the header was read
 	failure   string // the last error
 }
 
 func (r *record) terminal() bool { return r.state != statePending }
 
+// late reports whether the job should not begin any more. One that has begun has not waited in vain.
+func (r *record) late(now int64) bool {
+	return r.expires > 0 && now > r.expires && r.attempt+r.postponed+r.crashes == 0
+}
+
+// overdue reports whether the job's deadline has come.
+func (r *record) overdue(now int64) bool { return r.deadline > 0 && now >= r.deadline }
+
 // errorAt is where the text of the last error begins.
-func (r *record) errorAt() int { return headerSize + len(r.name) + r.size }
+func (r *record) errorAt() int { return headerSize + len(r.name) + r.extraSize + r.size }
 
 // header returns the fixed part. Numbers that do not fit are cut to the largest that does.
 func (r *record) header() []byte {
-	b := make([]byte, 0, headerSize+len(r.name)+len(r.payload))
+	b := make([]byte, 0, headerSize+len(r.name)+len(r.extra)+len(r.payload))
 	own := byte('g')
 	if r.own {
 		own = 'o'
@@ -87,13 +104,19 @@ func (r *record) header() []byte {
 	b = digits(b, int64(len(r.name)), 3)
 	b = digits(b, int64(r.size), 8)
 	b = digits(b, int64(r.postponed), 4)
+	b = digits(b, r.expires, 13)
+	b = digits(b, r.deadline, 13)
+	b = digits(b, int64(r.extraSize), 6)
+	if r.holds {
+		return append(b, 'u')
+	}
 	return append(b, ' ')
 }
 
 // encode returns the whole record without an error text.
 func (r *record) encode() []byte {
-	r.size = len(r.payload)
-	return append(append(r.header(), r.name...), r.payload...)
+	r.extraSize, r.size = len(r.extra), len(r.payload)
+	return append(append(append(r.header(), r.name...), r.extra...), r.payload...)
 }
 
 // decodeHeader reads the fixed part and the name; b may end anywhere after these.
@@ -103,10 +126,12 @@ func decodeHeader(b []byte) (record, error) {
 		return r, fmt.Errorf("%.20q: %w", b, errBadRecord)
 	}
 	bad := false
-	number := func(from, width int) int64 {
-		n, err := strconv.ParseUint(string(b[from:from+width]), 10, 63)
-		bad = bad || err != nil
-		return int64(n)
+	number := func(from, width int) (n int64) {
+		for _, c := range b[from : from+width] {
+			bad = bad || c < '0' || c > '9'
+			n = n*10 + int64(c-'0')
+		}
+		return n
 	}
 	r.state, r.own = b[1], b[3] == 'o'
 	r.priority = int(number(2, 1))
@@ -119,8 +144,10 @@ func decodeHeader(b []byte) (record, error) {
 	name := int(number(68, 3))
 	r.size = int(number(71, 8))
 	r.postponed = int(number(79, 4))
+	r.expires, r.deadline = number(83, 13), number(96, 13)
+	r.extraSize, r.holds = int(number(109, 6)), b[115] == 'u'
 	switch r.state {
-	case statePending, stateDone, stateDead, stateCancelled:
+	case statePending, stateDone, stateDead, stateCancelled, stateExpired:
 	default:
 		bad = true
 	}
@@ -131,7 +158,7 @@ func decodeHeader(b []byte) (record, error) {
 	return r, nil
 }
 
-// decode reads a whole record. The payload shares b's memory.
+// decode reads a whole record. Extra and payload share b's memory.
 func decode(b []byte) (record, error) {
 	r, err := decodeHeader(b)
 	if err != nil {
@@ -141,7 +168,9 @@ func decode(b []byte) (record, error) {
 	if len(b) < end {
 		return record{}, fmt.Errorf("%d bytes of %d: %w", len(b), end, errBadRecord)
 	}
-	r.payload = b[headerSize+len(r.name) : end : end]
+	at := headerSize + len(r.name)
+	r.extra = b[at : at+r.extraSize : at+r.extraSize]
+	r.payload = b[at+r.extraSize : end : end]
 	r.failure = decodeError(b[end:])
 	return r, nil
 }
@@ -165,21 +194,17 @@ func decodeError(b []byte) string {
 
 // digits appends n with leading zeros in exactly width digits.
 func digits(b []byte, n int64, width int) []byte {
-	if n < 0 {
-		n = 0
+	const none, most = "0000000000000", "9999999999999"
+	if n <= 0 {
+		return append(b, none[:width]...)
 	}
-	start := len(b)
-	for range width {
-		b = append(b, '0')
-	}
-	for i := start + width - 1; i >= start; i-- {
+	b = append(b, none[:width]...)
+	for i := len(b) - 1; n > 0; i-- {
+		if i < len(b)-width {
+			return append(b[:len(b)-width], most[:width]...)
+		}
 		b[i] = '0' + byte(n%10)
 		n /= 10
-	}
-	if n > 0 {
-		for i := range width {
-			b[start+i] = '9'
-		}
 	}
 	return b
 }

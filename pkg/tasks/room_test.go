@@ -10,7 +10,7 @@ import (
 func TestRoomTellsTheIdAndWhetherThereIsRoom(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, e *env) {
-		c, err := Connect(e.url, Options{MaxPending: 2, Namespace: e.namespace, Discover: e.discover})
+		c, err := Connect(e.url, Options{MaxPending: 2, Namespace: e.namespace})
 		if err != nil {
 			t.Fatal(err)
 		}

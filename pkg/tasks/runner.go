@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +29,20 @@ type RunnerOptions struct {
 	StopBy func() time.Time
 	// Backoff returns the wait before the next attempt, given the number of failed ones. Nil: 5 s doubling up to an hour, ± 25 %.
 	Backoff func(failed int) time.Duration
+	// Weights of the priorities: how often each is asked first. The zero value is strict: 0 before 1 before 2 before 3; a weight of 0
+	// among others comes last.
+	Weights Weights
+	// Schedule is what this runner enqueues by the clock, whatever queues it serves.
+	Schedule []Periodic
+	// StuckAfter is how long a handler may go on after its context has ended, 10 s: then its stack is logged, the runner stops as if
+	// Run's context had ended, and Run returns ErrStuck. Below 0: for ever.
+	StuckAfter time.Duration
+	// Deaf is how long no claim may come through while Redis answers, 60 s: then the runner stops, and Run returns ErrDeaf. Below 0: for
+	// ever.
+	Deaf time.Duration
 	// MaxCrashes is how many runners may die with one job before it is dead, 5: it kills them.
 	MaxCrashes int
+	Meter      Meter       // nil: none
 	Log        *zap.Logger // nil: the client's
 }
 
@@ -62,8 +76,17 @@ func (o RunnerOptions) withDefaults() RunnerOptions {
 	if o.Backoff == nil {
 		o.Backoff = retryDelay
 	}
+	if o.StuckAfter == 0 {
+		o.StuckAfter = 10 * time.Second
+	}
+	if o.Deaf == 0 {
+		o.Deaf = time.Minute
+	}
 	if o.MaxCrashes == 0 {
 		o.MaxCrashes = 5
+	}
+	if o.Meter == nil {
+		o.Meter = noMeter{}
 	}
 	return o
 }
@@ -77,13 +100,16 @@ type Runner struct {
 	options  RunnerOptions
 	log      *zap.Logger
 	posts    []*post
-	wards    []*ward
-	work     context.Context // handlers and calls; ends after the last word
+	values   context.Context // Run's, without an end: the loop ends each handler's context itself
+	work     context.Context // calls; ends after the last word
 	fetching context.Context // take more; ends at the stop
+	endFetch context.CancelFunc
 	started  atomic.Bool
+	schedule []timetable
+	id       string    // in this process
+	since    time.Time // of NewRunner
 
 	// Facts for the loop.
-	finished  chan *attempt
 	fetched   chan portion
 	exchanged chan exchange
 	rang      chan rang
@@ -91,10 +117,12 @@ type Runner struct {
 	lostLease chan string // the name
 	cancels   chan claimKey
 	looked    chan look
+	pinged    chan error
 	gone      chan struct{} // closed when the loop has ended: nobody listens any more
 
 	// Loop only.
-	lease     *lease // nil: not registered
+	lease     *lease  // nil: not registered
+	wards     []*ward // none before the first lease
 	seq       int64
 	claims    map[claimKey]*attempt // from the claim until Redis has confirmed its end
 	early     map[claimKey]bool     // cancelled before their claim's answer came
@@ -103,6 +131,7 @@ type Runner struct {
 	stopping  bool
 	phases    phases // of the stop
 	abandoned int    // handlers that were given up at the stop
+	farewell  bool   // the last phase of the stop
 	next      int    // the post that is asked first
 	pause     *backoff.ExponentialBackOff
 	away      bool
@@ -112,12 +141,22 @@ type Runner struct {
 	looking   bool
 	settled   map[claimKey]bool // ended while a look was under way
 	helpers   sync.WaitGroup
+	watchAt   time.Time // when to look for stuck handlers again
+	stuck     int       // handlers that are
+	hearing   time.Time // when a claim last came through, or did not have to
+	pinging   bool
+	retired   error   // why it stops by itself
+	slots     []*slot // that no handler has
+	slotCount int
+	spare     []*attempt // collect's, empty
 
 	large map[string]bool // rings with more names than one question gives. Only used by reapLoop
 
 	// Shared and safe.
-	counts counters
-	name   atomic.Pointer[string]
+	returned returns
+	counts   counters
+	name     atomic.Pointer[string]
+	heard    atomic.Int64 // unix ns of the last claim that came through; 0: not ready
 }
 
 // post is a lane that the runner serves. Loop only.
@@ -125,26 +164,40 @@ type post struct {
 	index    int
 	lane     lane
 	want     bool       // something may be claimable
+	bound    bool       // its limit of concurrency is reached: who ends a job asks again
 	due      time.Time  // when this runner must look for a scheduled job; zero: not its task
 	acks     []*attempt // ended, Redis does not know yet
 	call     bool       // an exchange is under way
+	claiming int64      // the seq of its claim; 0: it has none
 	fetching bool       // more of the last claim is to come: ends are told meanwhile, but nothing is claimed
 	fetch    int64      // the seq of that claim
 	large    int        // bytes of the largest record, lately; 0 unknown. The exchange's
 	asked    time.Time  // when it was last asked for jobs
 }
 
-// ward is a group of bells that one call can wait for. Loop only.
+// ward is a group of bells that one call can wait for: in a cluster each is alone, for they lie on several nodes. Loop only.
 type ward struct {
-	index     int
-	posts     []*post
+	posts     []*post // set once
 	listening bool
+}
+
+// newWards groups the posts. Redis has answered: now it is known what it is.
+func (r *Runner) newWards() (wards []*ward) {
+	if !r.client.calls.Cluster() {
+		return []*ward{{posts: r.posts}}
+	}
+	for _, p := range r.posts {
+		wards = append(wards, &ward{posts: []*post{p}})
+	}
+	return wards
 }
 
 type claimKey struct {
 	id  string
 	seq int64
 }
+
+var runnerCount atomic.Int64 // of this process
 
 // NewRunner prepares a runner. The client may be shared with others and with enqueuers.
 func NewRunner(c *Client, mux *Mux, options RunnerOptions) (*Runner, error) {
@@ -155,12 +208,17 @@ func NewRunner(c *Client, mux *Mux, options RunnerOptions) (*Runner, error) {
 	if options.Concurrency < 1 || options.Concurrency > 1<<16 {
 		return nil, fmt.Errorf("concurrency %d: between 1 and %d", options.Concurrency, 1<<16)
 	}
+	for p, n := range options.Weights {
+		if n < 0 || n > 1<<20 {
+			return nil, fmt.Errorf("weight %d of priority %d: between 0 and %d", n, p, 1<<20)
+		}
+	}
 	if options.Lease < 100*time.Millisecond {
 		return nil, fmt.Errorf("lease %s: at least 100ms", options.Lease)
 	}
 	r := &Runner{
-		client: c, mux: mux, options: options, log: options.Log,
-		finished:  make(chan *attempt, min(options.Concurrency, 1024)),
+		client: c, mux: mux, options: options, log: options.Log, since: time.Now(),
+		returned:  returns{wake: make(chan struct{}, 1)},
 		fetched:   make(chan portion),
 		exchanged: make(chan exchange),
 		rang:      make(chan rang),
@@ -168,6 +226,8 @@ func NewRunner(c *Client, mux *Mux, options RunnerOptions) (*Runner, error) {
 		lostLease: make(chan string),
 		cancels:   make(chan claimKey),
 		looked:    make(chan look),
+		pinged:    make(chan error),
+		id:        strconv.FormatInt(runnerCount.Add(1), 10),
 		gone:      make(chan struct{}),
 		claims:    make(map[claimKey]*attempt),
 		early:     make(map[claimKey]bool),
@@ -176,6 +236,13 @@ func NewRunner(c *Client, mux *Mux, options RunnerOptions) (*Runner, error) {
 		pause:     backoff.NewExponentialBackOff(),
 	}
 	r.pause.InitialInterval, r.pause.MaxInterval = 50*time.Millisecond, time.Second
+	for _, p := range options.Schedule {
+		t, err := p.read()
+		if err != nil {
+			return nil, err
+		}
+		r.schedule = append(r.schedule, t)
+	}
 	seen := make(map[string]bool)
 	for _, queue := range options.Queues {
 		if !validQueue(queue) || seen[queue] {
@@ -183,13 +250,7 @@ func NewRunner(c *Client, mux *Mux, options RunnerOptions) (*Runner, error) {
 		}
 		seen[queue] = true
 		for shard := range c.options.Shards {
-			p := &post{index: len(r.posts), lane: newLane(c.options.Namespace, queue, shard)}
-			r.posts = append(r.posts, p)
-			if c.oneSlot && len(r.wards) > 0 {
-				r.wards[0].posts = append(r.wards[0].posts, p)
-			} else {
-				r.wards = append(r.wards, &ward{index: len(r.wards), posts: []*post{p}})
-			}
+			r.posts = append(r.posts, &post{index: len(r.posts), lane: newLane(c.options.Namespace, queue, shard)})
 		}
 	}
 	return r, nil
@@ -207,18 +268,20 @@ func (r *Runner) Name() string {
 var ErrAbandoned = errors.New("jobs were left behind")
 
 // Run works until ctx ends; then it takes no more, lets handlers finish within the grace, ends the contexts of the rest with
-// ErrShutdown and puts their jobs back to the front. It returns nil if every job's end is in Redis. A runner runs once.
+// ErrShutdown and puts their jobs back to the front. It returns nil if every job's end is in Redis. It stops by itself, and returns ErrStuck
+// or ErrDeaf, when another process would do better. A runner runs once.
 func (r *Runner) Run(ctx context.Context) error {
 	if !r.started.CompareAndSwap(false, true) {
 		return errors.New("a runner runs only once")
 	}
 	// Values pass on to handlers, the end does not: they get their grace.
-	work, endWork := context.WithCancel(context.WithoutCancel(ctx))
+	r.values = context.WithoutCancel(ctx)
+	work, endWork := context.WithCancel(r.values)
 	defer endWork()
 	r.work = work
 	fetch, endFetch := context.WithCancel(ctx)
 	defer endFetch()
-	r.fetching = fetch
+	r.fetching, r.endFetch = fetch, endFetch
 
 	// Others rely on this runner's watch as long as its name is there, also while it drains.
 	watching, endWatching := context.WithCancel(work)
@@ -226,7 +289,21 @@ func (r *Runner) Run(ctx context.Context) error {
 
 	go r.enrol(work)
 	r.helpers.Go(func() { r.reapLoop(watching) })
+	if r.client.options.Postgres != nil {
+		r.helpers.Go(func() { r.upkeep(watching) })
+	}
+	if p, ok := r.client.options.Results.(*Postgres); ok && p != r.client.options.Postgres {
+		r.helpers.Go(func() { p.pruneLoop(watching, r.client.options.Namespace) })
+	}
+	for _, t := range r.schedule {
+		r.helpers.Go(func() { r.keepTime(fetch, t) })
+	}
 	err := r.loop(fetch)
+	r.heard.Store(0)
+	clean := err == nil
+	if r.retired != nil {
+		err = errors.Join(r.retired, err)
+	}
 
 	// Nobody may renew the lease or wait for a bell once it is given back.
 	endFetch()
@@ -247,7 +324,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		// A call without a pipeline does not hear that its context has ended. It ends by its own CallTimeout, and finds no lease.
 	}
 	cut.Stop()
-	r.leave(err == nil)
+	r.leave(clean)
 	return err
 }
 
@@ -289,13 +366,16 @@ func (r *Runner) loop(fetch context.Context) error {
 	defer timer.Stop()
 	hearing, cut := context.WithCancel(r.work)
 	defer cut()
+	r.hearing = time.Now()
 	var (
 		stop     = fetch.Done()
 		deadline time.Time // of the phase of the stop that is under way
 		phase    int       // 1 grace, 2 unwinding, 3 farewell
 	)
 	for {
+		r.collect()
 		now := time.Now()
+		r.watchOver(now)
 		r.dispatch(now)
 		if !r.stopping {
 			r.listen(hearing, now)
@@ -306,20 +386,12 @@ func (r *Runner) loop(fetch context.Context) error {
 			return nil
 		}
 		timer.Reset(r.nextWake(now, deadline))
+		r.returned.sleep(!slices.ContainsFunc(r.posts, func(p *post) bool { return !p.call }))
 
 		select {
-		case a := <-r.finished:
-			r.finish(a)
+		case <-r.returned.wake:
 			// Others that end now go into the same call. Yielding once costs a lone job nothing: nobody else is ready then.
 			runtime.Gosched()
-			for more := true; more; {
-				select {
-				case a := <-r.finished:
-					r.finish(a)
-				default:
-					more = false
-				}
-			}
 		case x := <-r.fetched:
 			r.arrive(x)
 			if x.err != nil {
@@ -331,6 +403,9 @@ func (r *Runner) loop(fetch context.Context) error {
 			r.hear(x)
 		case l := <-r.enrolled:
 			r.lease = l
+			if r.wards == nil {
+				r.wards = l.wards
+			}
 			r.log.Info("runner registered", zap.String("runner", l.name))
 			for _, p := range r.posts {
 				p.want = true
@@ -347,9 +422,12 @@ func (r *Runner) loop(fetch context.Context) error {
 			}
 		case l := <-r.looked:
 			r.compare(l)
+		case err := <-r.pinged:
+			r.heardOf(err)
 		case <-timer.C:
 		case <-stop:
 			stop, r.stopping, phase = nil, true, 1
+			r.heard.Store(0)
 			r.phases = r.stopPhases()
 			deadline = time.Now().Add(r.phases.grace)
 			r.log.Info("runner stops", zap.Int("running", r.busy), zap.Duration("grace", r.phases.grace.Round(time.Millisecond)))
@@ -360,6 +438,9 @@ func (r *Runner) loop(fetch context.Context) error {
 			r.hush(cut)
 		}
 
+		if phase > 0 && phase < 3 && r.stuck > 0 && r.busy == r.stuck {
+			phase, deadline = 2, time.Now() // only those are left that nobody waits for
+		}
 		if phase > 0 && !time.Now().Before(deadline) {
 			phase++
 			switch phase {
@@ -371,6 +452,7 @@ func (r *Runner) loop(fetch context.Context) error {
 			case 3:
 				deadline = time.Now().Add(r.phases.farewell)
 				r.abandon()
+				r.farewell, r.resume = true, time.Time{}
 			default:
 				return fmt.Errorf("%w: redis did not take the end of %d", ErrAbandoned, len(r.claims))
 			}

@@ -18,8 +18,9 @@ var luaFiles embed.FS
 var (
 	enqueueScript  = newScript("enqueue", "clock", "bell")
 	claimScript    = newScript("claim", "clock", "bell", "lease")
-	ackScript      = newScript("ack", "record", "clock", "bell")
-	cancelScript   = newScript("cancel", "record", "clock")
+	ackScript      = newScript("ack", "record", "clock", "bell", "recent")
+	cancelScript   = newScript("cancel", "record", "clock", "recent")
+	releaseScript  = newScript("release", "record")
 	statusScript   = newScript("status", "record")
 	registerScript = newScript("register")
 	renewScript    = newScript("renew", "lease")
@@ -27,7 +28,14 @@ var (
 	ringScript     = newScript("ring", "bell")
 	wakeScript     = newScript("wake")
 	expireScript   = newScript("expire")
-	reapScript     = newScript("reap", "record", "clock", "bell")
+	reapScript     = newScript("reap", "record", "clock", "bell", "recent")
+	pauseScript    = newScript("pause", "clock")
+	resumeScript   = newScript("resume", "bell")
+	retryScript    = newScript("retry", "record", "bell")
+	buryScript     = newScript("bury")
+	sweepScript    = newScript("sweep")
+	nowScript      = newScript("now")
+	scanScript     = newScript("scan")
 )
 
 type script struct{ source, sha string }

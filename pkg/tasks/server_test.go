@@ -3,10 +3,8 @@ package tasks
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,17 +13,15 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"go.uber.org/zap"
+
+	"supervisor/internal/redistest"
 )
 
 // redisServer is a real redis-server of a test's own.
 type redisServer struct {
-	t    testing.TB
-	dir  string
-	port string
-	args []string
-	cmd  *exec.Cmd
-	// Closed when the process has ended.
-	ended chan struct{}
+	*redistest.Server
+	t   testing.TB
+	dir string
 }
 
 // startRedis starts one with AOF in a temporary directory.
@@ -38,76 +34,27 @@ func startRedis(t testing.TB, args ...string) *redisServer {
 
 func launch(t testing.TB, dir string, args ...string) *redisServer {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Fatal("redis-server is missing: run `make deps`")
-	}
-	// Someone else may take the port before Redis does; it then ends at once, and the next port is tried.
-	for range 5 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		l.Close()
-		s := &redisServer{t: t, dir: dir, port: port, args: args}
-		if s.start() {
-			return s
-		}
-		s.kill()
-	}
-	t.Fatal("redis-server does not start")
-	return nil
-}
-
-func (s *redisServer) url() string { return "redis://127.0.0.1:" + s.port }
-
-// start reports whether the server answers.
-func (s *redisServer) start() bool {
-	args := append([]string{
-		"--bind", "127.0.0.1", "--port", s.port, "--dir", s.dir, "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
-		"--logfile", filepath.Join(s.dir, "log"),
-	}, s.args...)
-	s.cmd = exec.Command("redis-server", args...)
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	cmd, ended := s.cmd, make(chan struct{})
-	s.ended = ended
-	go func() {
-		_ = cmd.Wait()
-		close(ended)
-	}()
-	c, err := Connect(s.url(), Options{CallTimeout: time.Second})
+	s, err := redistest.New(dir, args...)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
-	defer c.Close()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		if c.Ping(context.Background()) == nil {
-			return true
-		}
-		select {
-		case <-ended:
-			return false
-		case <-time.After(10 * time.Millisecond):
-		}
+	return &redisServer{s, t, dir}
+}
+
+func (s *redisServer) url() string { return s.URL() }
+
+// start reports whether the server answers again.
+func (s *redisServer) start() bool {
+	err := s.Start()
+	if err != nil {
+		s.t.Log(err)
 	}
-	return false
+	return err == nil
 }
 
-// kill ends it without a chance to say anything.
-func (s *redisServer) kill() {
-	_ = s.cmd.Process.Kill()
-	<-s.ended
-}
-
-// stop ends it in order: everything that it acknowledged is in its file.
-func (s *redisServer) stop() {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	<-s.ended
-}
-
-func (s *redisServer) signal(sig syscall.Signal) { _ = s.cmd.Process.Signal(sig) }
+func (s *redisServer) kill()                     { s.Kill() }
+func (s *redisServer) stop()                     { s.Stop() }
+func (s *redisServer) signal(sig syscall.Signal) { s.Signal(sig) }
 
 // sharedRedis is one real server for all tests that do not harm it; each has a namespace of its own.
 var sharedRedis = struct {
@@ -119,13 +66,15 @@ var sharedRedis = struct {
 type backend struct {
 	name string
 	url  func(t testing.TB) string
-	// discover: the client takes miniredis for a cluster, and panics if a command touches keys of two slots.
-	discover bool
 }
 
 var backends = []backend{
 	{name: "miniredis", url: miniURL},
-	{name: "miniredis as cluster", url: miniURL, discover: true},
+	// Two addresses: the client takes it for a cluster, and panics if a command touches keys of two slots.
+	{name: "miniredis as cluster", url: func(t testing.TB) string {
+		url := miniURL(t)
+		return url + "?addr=" + strings.TrimPrefix(url, "redis://")
+	}},
 	{name: "redis", url: func(t testing.TB) string { return realRedis(t).url() }},
 }
 
@@ -172,17 +121,19 @@ func TestMain(m *testing.M) {
 		s.kill()
 		_ = os.RemoveAll(s.dir)
 	}
+	endTopologies()
+	if s := sharedPostgres.server; s != nil {
+		s.Remove()
+	}
 	os.Exit(code)
 }
 
 // each runs a test on every backend.
 func each(t *testing.T, test func(t *testing.T, e *env)) {
-	for _, b := range backends {
+	for _, b := range append(backends, proved...) {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
-			e := newEnv(t, b.url(t))
-			e.discover = b.discover
-			test(t, e)
+			test(t, newEnv(t, b.url(t)))
 		})
 	}
 }
@@ -192,7 +143,6 @@ type env struct {
 	t         testing.TB
 	url       string
 	namespace string
-	discover  bool
 	client    *Client // made when first used
 }
 
@@ -204,7 +154,7 @@ func newEnv(t testing.TB, url string) *env {
 
 func (e *env) connect(options Options) *Client {
 	e.t.Helper()
-	options.Namespace, options.Discover = e.namespace, e.discover
+	options.Namespace = e.namespace
 	c, err := Connect(e.url, options)
 	if err != nil {
 		e.t.Fatal(err)

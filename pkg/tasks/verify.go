@@ -13,16 +13,18 @@ import (
 
 // Books is what Redis holds of some queues, counted from outside: by reading the keys, not by the scripts that wrote them.
 type Books struct {
-	Accepted, Done, Dead, Cancelled, Lost int64 // counted by the scripts, for ever
-	Pending, Scheduled, Running           int64 // ids that lie there now
-	Dropping                              int64 // cancelled ids that still lie in a pending list
-	Retried, Postponed, Crashed           int64
-	Problems                              []string // what breaks an invariant of doc.go, a sentence each
+	Accepted, Done, Dead, Cancelled, Expired, Lost int64 // counted by the scripts, for ever
+	Pending, Scheduled, Running                    int64 // ids that lie there now
+	Dropping                                       int64 // cancelled ids that still lie in a pending list
+	Following                                      int64 // jobs that follow one that is done, and are not in their queue yet
+	Retried, Postponed, Crashed                    int64
+	Revived                                        int64    // dead ones that somebody retried: each ends once more
+	Problems                                       []string // what breaks an invariant of doc.go, a sentence each
 }
 
 // Rest reports whether nothing is under way.
 func (b Books) Rest() bool {
-	return b.Pending == 0 && b.Scheduled == 0 && b.Running == 0 && b.Dropping == 0
+	return b.Pending == 0 && b.Scheduled == 0 && b.Running == 0 && b.Dropping == 0 && b.Following == 0
 }
 
 const maxProblems = 100
@@ -110,7 +112,13 @@ func (b *Books) verifyLane(ctx context.Context, conn rueidis.Client, l lane) err
 		b.problem("%s holds %d tokens", l.bell(), tokens)
 	}
 
-	keys, err := scan(ctx, conn, l.tag+":*")
+	following, err := conn.Do(ctx, conn.B().Hlen().Key(l.out()).Build()).AsInt64()
+	if err != nil {
+		return redisError(ctx, err)
+	}
+	b.Following += following
+
+	keys, err := scan(ctx, conn, l, "*")
 	if err != nil {
 		return err
 	}
@@ -133,11 +141,15 @@ func (b *Books) verifyLane(ctx context.Context, conn rueidis.Client, l lane) err
 				return err
 			}
 			dropping[rest] = state == stateCancelled
-		case "p0", "p1", "p2", "p3", "act", "sched", "bell", "wk", "stat", "gone":
+		case "u":
+			if err := b.verifyUnique(ctx, conn, l, key, ttl); err != nil {
+				return err
+			}
+		case "p0", "p1", "p2", "p3", "act", "sched", "bell", "wk", "stat", "gone", "paused", "out", "lim", "recent":
 			if ttl >= 0 {
 				b.problem("%s has a TTL: jobs would go with it", key)
 			}
-		case "hb", "cut", "ctl", "wake", "prog", "dead", "timer":
+		case "hb", "cut", "ctl", "wake", "prog", "dead", "timer", "rate", "owed":
 			if ttl == -1 {
 				b.problem("%s has no TTL: it leaks", key)
 			}
@@ -168,10 +180,12 @@ func (b *Books) verifyLane(ctx context.Context, conn rueidis.Client, l lane) err
 	b.Done += stat["done"]
 	b.Dead += stat["dead"]
 	b.Cancelled += stat["cancelled"]
+	b.Expired += stat["expired"]
 	b.Lost += stat["lost"]
 	b.Retried += stat["retried"]
 	b.Postponed += stat["postponed"]
 	b.Crashed += stat["crashed"]
+	b.Revived += stat["revived"]
 	var under int64
 	for id, where := range places {
 		switch {
@@ -187,9 +201,9 @@ func (b *Books) verifyLane(ctx context.Context, conn rueidis.Client, l lane) err
 		}
 		under++
 	}
-	if ended := stat["done"] + stat["dead"] + stat["cancelled"] + stat["lost"]; stat["accepted"] != ended+under {
-		b.problem("the books of %s do not balance: accepted %d, done %d + dead %d + cancelled %d + lost %d + under way %d",
-			l.tag, stat["accepted"], stat["done"], stat["dead"], stat["cancelled"], stat["lost"], under)
+	if ended := stat["done"] + stat["dead"] + stat["cancelled"] + stat["expired"] + stat["lost"]; stat["accepted"]+stat["revived"] != ended+under {
+		b.problem("the books of %s do not balance: accepted %d + revived %d, done %d + dead %d + cancelled %d + expired %d + lost %d + under way %d",
+			l.tag, stat["accepted"], stat["revived"], stat["done"], stat["dead"], stat["cancelled"], stat["expired"], stat["lost"], under)
 	}
 	return nil
 }
@@ -206,6 +220,11 @@ func (b *Books) verifyJob(ctx context.Context, conn rueidis.Client, l lane, id s
 	if err != nil {
 		b.problem("%s: %s", id, err)
 		return 0, nil
+	}
+	if r.holds && !r.terminal() {
+		if err := b.verifyHolder(ctx, conn, l, id, &r); err != nil {
+			return 0, err
+		}
 	}
 	switch {
 	case !r.terminal():
@@ -225,20 +244,27 @@ func (b *Books) verifyJob(ctx context.Context, conn rueidis.Client, l lane, id s
 	return r.state, nil
 }
 
-// scan returns all keys that match, from every node.
-func scan(ctx context.Context, conn rueidis.Client, pattern string) ([]string, error) {
+// scan returns the keys of the lane whose names match after its tag. In a cluster a plain SCAN would go to any node.
+func scan(ctx context.Context, conn rueidis.Client, l lane, names string) ([]string, error) {
 	var keys []string
-	for _, node := range conn.Nodes() {
-		cursor := uint64(0)
-		for {
-			page, err := node.Do(ctx, node.B().Scan().Cursor(cursor).Match(pattern).Count(1000).Build()).AsScanEntry()
-			if err != nil {
-				return nil, redisError(ctx, err)
-			}
-			keys = append(keys, page.Elements...)
-			if cursor = page.Cursor; cursor == 0 {
-				break
-			}
+	for cursor := "0"; ; {
+		page, err := run(ctx, conn, scanScript.call([]string{l.act()}, cursor, l.tag+":"+names))[0].ToArray()
+		if err != nil {
+			return nil, redisError(ctx, err)
+		}
+		if len(page) != 2 {
+			return nil, fmt.Errorf("scan: %d answers", len(page))
+		}
+		found, err := page[1].AsStrSlice()
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, found...)
+		if cursor, err = page[0].ToString(); err != nil {
+			return nil, err
+		}
+		if cursor == "0" {
+			break
 		}
 	}
 	slices.Sort(keys)

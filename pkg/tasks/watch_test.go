@@ -14,7 +14,7 @@ func (e *env) enrol(name string, lease time.Duration) {
 	e.t.Helper()
 	conn, err := e.c().calls.get(context.Background())
 	if err == nil {
-		err = run(context.Background(), conn, registerScript.call([]string{e.lane().lease(name), e.lane().wk()}, name, ms(lease)))[0].Error()
+		err = run(context.Background(), conn, registerScript.call([]string{e.lane().lease(name), e.lane().wk()}, name, ms(lease), "1"))[0].Error()
 	}
 	if err != nil {
 		e.t.Fatal(err)
@@ -159,7 +159,7 @@ func TestALeaseThatAReaperHasCutIsLost(t *testing.T) {
 		if renew() != 0 {
 			t.Error("renewed while a reaper takes its jobs")
 		}
-		answer, err := run(t.Context(), conn, l.claim(name, 2, 5, time.Minute))[0].ToArray()
+		answer, err := run(t.Context(), conn, l.claim(name, 2, 5, time.Minute, "0123"))[0].ToArray()
 		if first, _ := answer[0].AsInt64(); err != nil || first != 0 {
 			t.Errorf("claimed: %v, %v", answer, err)
 		}

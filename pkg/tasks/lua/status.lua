@@ -6,7 +6,7 @@ local h = redis.call('GETRANGE', KEYS[1], 0, HEADER - 1)
 if h == '' then return {} end
 local head = redis.call('GETRANGE', KEYS[1], 0, HEADER + name_size(h) - 1)
 local err = ''
-if state_of(h) ~= 'd' and state_of(h) ~= 'c' then err = redis.call('GETRANGE', KEYS[1], error_at(h), -1) end
+if state_of(h) == 'p' or state_of(h) == 'x' then err = redis.call('GETRANGE', KEYS[1], error_at(h), -1) end
 return {
   head,
   redis.call('HGET', KEYS[2], ARGV[1]) or '',

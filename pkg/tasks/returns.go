@@ -1,0 +1,50 @@
+package tasks
+
+import "sync"
+
+// returns is where handlers lay what they have ended, and the loop takes all of it at once: waking the loop for each would cost more than
+// the rest of a short job. Shared and safe.
+type returns struct {
+	wake chan struct{} // of one place
+
+	mu    sync.Mutex
+	ended []*attempt
+	busy  bool // the loop can do nothing with them: the answer of a call will wake it
+}
+
+func (b *returns) put(a *attempt) {
+	b.mu.Lock()
+	b.ended = append(b.ended, a)
+	first := len(b.ended) == 1 && !b.busy
+	b.mu.Unlock()
+	if first {
+		b.ring()
+	}
+}
+
+// take swaps the list for an empty one.
+func (b *returns) take(empty []*attempt) []*attempt {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ended := b.ended
+	b.ended = empty[:0]
+	return ended
+}
+
+// sleep is told when the loop is about to wait, and whether it will be busy until something else wakes it.
+func (b *returns) sleep(busy bool) {
+	b.mu.Lock()
+	b.busy = busy
+	missed := len(b.ended) > 0 && !busy
+	b.mu.Unlock()
+	if missed {
+		b.ring()
+	}
+}
+
+func (b *returns) ring() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
