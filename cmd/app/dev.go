@@ -1,11 +1,13 @@
 package main
 
 import (
+	"crypto/rand"
 	"os"
 	"path/filepath"
 	"runtime"
 
 	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
 
 	"supervisor/pkg/app"
 	"supervisor/pkg/tasks"
@@ -20,7 +22,7 @@ func devCommand() *cli.Command {
 		Description: "For development: nothing else is needed. With REDIS_URL set it uses that Redis.\n\n" +
 			"Environment:\n" +
 			"  APP_DEBUG=1        drills under /debug/\n" +
-			"  APP_ACCESS_LOG=1   one JSON line per request on stdout\n" + environment,
+			"  APP_ACCESS_LOG=1   one JSON line per request on stdout\n" + proxyEnvironment + environment,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8080", Usage: "listen on `HOST:PORT`"},
 		},
@@ -38,6 +40,10 @@ func dev(addr string) error {
 	}
 	defer log.Sync()
 	this := worker.Join()
+	if config.AdminToken == "" {
+		config.AdminToken = rand.Text() // for who reads this log: a known one would open the jobs to every page in the same browser
+		log.Info("the jobs page", zap.String("url", "http://"+addr+"/admin/jobs"), zap.String("token", config.AdminToken))
+	}
 	if config.Broker == "" {
 		dir, err := os.MkdirTemp("", "app-") // 0700
 		if err != nil {

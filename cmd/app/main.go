@@ -8,21 +8,25 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
 
 	"supervisor/pkg/app"
+	"supervisor/pkg/worker"
 )
 
 // Exit codes. 2 is not among them: it is what Go exits with after a panic.
 const (
-	exitOK     = 0
-	exitFailed = 1  // failed while running
-	exitUsage  = 64 // bad usage
-	exitBind   = 69 // the address could not be bound
-	exitConfig = 78 // bad configuration
+	exitOK       = 0
+	exitFailed   = 1  // failed while running
+	exitNotFound = 3  // app jobs: there is no such job or queue
+	exitState    = 4  // app jobs: it is in a state in which that cannot be done
+	exitUsage    = 64 // bad usage
+	exitBind     = 69 // the address could not be bound
+	exitConfig   = 78 // bad configuration
 )
 
 // failure is an error that knows its exit code.
@@ -44,7 +48,8 @@ func main() {
 
 // run is main without the exit.
 func run(args []string, stdout, stderr io.Writer) int {
-	err := newCLI(stdout, stderr).Run(args)
+	program := newCLI(stdout, stderr)
+	err := program.Run(flagsFirst(args, jobsCommand()))
 	if err == nil {
 		return exitOK
 	}
@@ -54,14 +59,28 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	if f.code == exitUsage {
-		fmt.Fprintln(stderr, "app: try app --help")
+		fmt.Fprintf(stderr, "app: try %s --help\n", named(program, args))
 	}
 	return f.code
 }
 
+// named gives those first words of a command line that name a command.
+func named(program *cli.App, args []string) string {
+	name, commands := program.Name, program.Commands
+	for _, word := range args[1:] {
+		at := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(word) })
+		if at < 0 {
+			break
+		}
+		name += " " + word
+		commands = commands[at].Subcommands
+	}
+	return name
+}
+
 func newCLI(stdout, stderr io.Writer) *cli.App {
 	badUsage := func(_ *cli.Context, err error, _ bool) error { return usage("%w", err) }
-	commands := []*cli.Command{serveCommand(), workCommand(), redisCommand(), devCommand()}
+	commands := []*cli.Command{serveCommand(), workCommand(), redisCommand(), devCommand(), migrateCommand()}
 	for _, c := range commands {
 		act := c.Action
 		c.HideHelpCommand, c.OnUsageError = true, badUsage
@@ -72,10 +91,22 @@ func newCLI(stdout, stderr io.Writer) *cli.App {
 			return act(ctx)
 		}
 	}
+	jobs := jobsCommand()
+	for _, c := range append(jobs.Subcommands, jobs) {
+		c.OnUsageError = badUsage
+	}
+	commands = append(commands, jobs)
+	for _, c := range append(jobs.Subcommands, commands...) {
+		for _, flag := range c.Flags {
+			if yes, ok := flag.(*cli.BoolFlag); ok {
+				yes.DisableDefaultText = true // "(default: false)" tells nobody anything
+			}
+		}
+	}
 	return &cli.App{
 		Name:      "app",
 		Usage:     "make thumbnails of photographs",
-		UsageText: "app serve [--addr HOST:PORT]\napp work [--queues NAMES] [--concurrency N]\napp redis [--addr unix:PATH]\napp dev [--addr HOST:PORT]",
+		UsageText: "app serve [--addr HOST:PORT]\napp work [--queues NAMES] [--concurrency N]\napp redis [--addr unix:PATH]\napp dev [--addr HOST:PORT]\napp migrate [--status]\napp jobs COMMAND",
 		Description: "A web service to run under the supervisor, and to start yours from.\n" +
 			"Try: app dev, then open http://127.0.0.1:8080/",
 		Version:         buildVersion(),
@@ -87,9 +118,9 @@ func newCLI(stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:  func(*cli.Context, error) {}, // only main exits
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return usage("there is no command %q", c.Args().First())
+				return usage("there is no command %q; there are %s", c.Args().First(), namesOf(commands))
 			}
-			return usage("which command?")
+			return usage("which command? %s", namesOf(commands))
 		},
 	}
 }
@@ -105,10 +136,15 @@ func setUp() (app.Config, *zap.Logger, error) {
 
 // openTasks gives the background tasks of that configuration, nil when they are off. Close them at the end.
 func openTasks(config app.Config, log *zap.Logger) (*app.Tasks, error) {
+	facts := factsOf(worker.Join())
+	if err := config.CheckBudget(facts); err != nil {
+		return nil, &failure{exitConfig, err}
+	}
 	background, err := app.OpenTasks(config, log)
 	if err != nil {
 		return nil, &failure{exitConfig, err}
 	}
+	background.Begin(config, facts)
 	return background, nil
 }
 

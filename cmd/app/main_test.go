@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"supervisor/pkg/app"
 )
 
 func runApp(args ...string) (code int, stdout, stderr string) {
@@ -34,6 +36,7 @@ func TestBadUsageExits64(t *testing.T) {
 		"redis --addr unix:":         "want unix:PATH",
 		"redis --addr tmp/redis":     "HOST:PORT",
 		"dev --addr localhost":       "want HOST:PORT",
+		"migrate status":             `"status"`,
 		"dev now":                    `"now"`,
 	} {
 		code, stdout, stderr := runApp(strings.Fields(line)...)
@@ -45,13 +48,14 @@ func TestBadUsageExits64(t *testing.T) {
 
 func TestHelpIsTrue(t *testing.T) {
 	for line, want := range map[string][]string{
-		"--help":       {"app serve [--addr HOST:PORT]", "serve", "http://127.0.0.1:8080/"},
-		"-h":           {"serve"},
-		"serve --help": {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "APP_ACCESS_LOG=1", "APP_LOG_FORMAT", "APP_LOG_LEVEL", "REDIS_URL", "TASK_BROKER_URL", "TASK_RESULT_BACKEND", "APP_MAX_WAITING", "1GiB", "ENABLE_BACKGROUND_TASKS"},
-		"work --help":  {"--queues NAMES", "--concurrency N", "--grace DURATION", "default: 30s", "graceful_timeout", "REDIS_URL"},
-		"redis --help": {"--addr unix:PATH", "unix:tmp/redis.sock", "end with this process"},
-		"dev --help":   {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "REDIS_URL"},
-		"--version":    {"app version "},
+		"--help":         {"app serve [--addr HOST:PORT]", "serve", "http://127.0.0.1:8080/"},
+		"-h":             {"serve"},
+		"serve --help":   {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "APP_ACCESS_LOG=1", "APP_LOG_FORMAT", "APP_LOG_LEVEL", "REDIS_URL", "TASK_BROKER_URL", "TASK_RESULT_BACKEND", "APP_MAX_WAITING", "1GiB", "ENABLE_BACKGROUND_TASKS"},
+		"work --help":    {"--queues NAMES", "--concurrency N", "--grace DURATION", "default: 30s", "graceful_timeout", "REDIS_URL"},
+		"redis --help":   {"--addr unix:PATH", "unix:tmp/redis.sock", "end with this process"},
+		"migrate --help": {"--status", "before_reload", "DATABASE_URL", "POSTGRES_MAX_CONNECTIONS"},
+		"dev --help":     {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "REDIS_URL"},
+		"--version":      {"app version "},
 	} {
 		code, stdout, stderr := runApp(strings.Fields(line)...)
 		if code != exitOK || stderr != "" {
@@ -93,5 +97,24 @@ func TestBadConfigExits78(t *testing.T) {
 	code, _, stderr := runApp("serve")
 	if code != exitConfig || !strings.Contains(stderr, `app: APP_DEBUG="yes": want 1 or 0`) {
 		t.Errorf("exit %d, stderr %q", code, stderr)
+	}
+}
+
+// The help of serve is the one place that has every variable.
+func TestHelpNamesEveryVariable(t *testing.T) {
+	_, help, _ := runApp("serve", "--help")
+	asked := map[string]bool{}
+	for _, given := range []map[string]string{nil, {"SMTP_URL": "smtp://h", "WEBHOOK_SECRET": "whsec_" + strings.Repeat("A", 32), "MAIL_FROM": "a@b.org"}} {
+		if _, err := app.ConfigFromEnv(func(name string) string { asked[name] = true; return given[name] }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(asked) < 20 {
+		t.Errorf("only %d are asked for", len(asked))
+	}
+	for name := range asked {
+		if !strings.Contains(help, name) {
+			t.Errorf("app serve --help does not name %s", name)
+		}
 	}
 }

@@ -83,16 +83,27 @@ func work(options tasks.RunnerOptions) error {
 // workWith runs jobs until the worker is told to stop.
 func workWith(this *worker.Worker, background *app.Tasks, options tasks.RunnerOptions, log *zap.Logger) error {
 	log.Info("working", zap.String("worker", factsOf(this).ID), zap.Int("pid", os.Getpid()), zap.Strings("queues", options.Queues),
-		zap.Int("concurrency", options.Concurrency))
-	err := worker.Run(func(ctx context.Context) error {
+		zap.Int("concurrency", options.Concurrency), zap.Bool("database", background.HasDatabase()))
+	options.Meter = newMeter(this.Label, options.Concurrency)
+	err := worker.RunReady(func(ctx context.Context) error {
 		runner, err := newRunner(this, background, options) // each time anew: it runs once, and a drain may be taken back
 		if err != nil {
 			return err
 		}
+		ctx, fail := context.WithCancelCause(ctx)
+		defer fail(nil)
+		go background.KeepTidy(ctx)
+		go reportReady(ctx, fail, this, background, runner, log)
+		if this.ID().Slot == 0 {
+			go reportQueues(ctx, this.Label, background.Inspector(), options.Queues)
+		}
 		err = runner.Run(ctx)
+		if cause := context.Cause(ctx); errors.Is(cause, tasks.ErrDeaf) {
+			err = errors.Join(cause, err)
+		}
 		n := runner.Counts()
 		log.Info("runner stopped", zap.Int64("done", n.Done), zap.Int64("retried", n.Retried), zap.Int64("dead", n.Dead),
-			zap.Int64("cancelled", n.Cancelled), zap.Int64("requeued", n.Requeued), zap.Int64("postponed", n.Postponed), zap.Error(err))
+			zap.Int64("cancelled", n.Cancelled), zap.Int64("expired", n.Expired), zap.Int64("requeued", n.Requeued), zap.Int64("postponed", n.Postponed), zap.Error(err))
 		return err
 	})
 	return err
@@ -100,6 +111,7 @@ func workWith(this *worker.Worker, background *app.Tasks, options tasks.RunnerOp
 
 func newRunner(this *worker.Worker, background *app.Tasks, options tasks.RunnerOptions) (*tasks.Runner, error) {
 	mux := background.Handlers()
+	options.Schedule = background.Schedule()
 	mux.Use(counting(this))
 	options.StopBy = func() time.Time {
 		if by := this.Deadline(); !by.IsZero() {
@@ -127,7 +139,49 @@ func counting(this *worker.Worker) tasks.Middleware {
 	}
 }
 
-// awaitRedis holds back READY=1 until Redis answers, but not for long. A runner that waits for ever would make the supervisor give up
+// claimPatience is how long a starting runner may be without a completed claim while Redis answers: then it fails, and a reload with it.
+const claimPatience = 10 * time.Second
+
+// reportReady says READY=1 when a first claim has come through, and from then on whether claims do. While Redis is away a runner is ready
+// without: see awaitRedis.
+func reportReady(ctx context.Context, fail context.CancelCauseFunc, this *worker.Worker, background *app.Tasks, runner *tasks.Runner, log *zap.Logger) {
+	up, began, said := this.Label("job_runner_up"), time.Now(), false
+	defer up.Set(0)
+	was := false
+	for pause := 50 * time.Millisecond; ; {
+		is := runner.Ready()
+		if is != was {
+			was = is
+			if is {
+				up.Set(1)
+				this.Status("claims jobs")
+			} else {
+				up.Set(0)
+				this.Status("cannot claim jobs")
+			}
+		}
+		switch {
+		case said:
+		case is:
+			said, pause = true, time.Second
+			this.Ready()
+		case this.Uptime() > redisPatience && background.Check(ctx) != nil:
+			said, pause = true, time.Second
+			log.Warn("no claim has come through: this runner is ready, and works as soon as redis does")
+			this.Ready()
+		case time.Since(began) > claimPatience:
+			fail(fmt.Errorf("%w: not one claim within %s", tasks.ErrDeaf, claimPatience))
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// awaitRedis holds back the runner, and READY=1, until Redis answers, but not for long. A runner that waits for ever would make the supervisor give up
 // at boot, and fail every reload while Redis is away, also the one that repairs it; a runner that works nowhere harms nobody, and
 // begins by itself when Redis is back. What Redis refuses for good (a wrong password) is an error: then a reload fails, and the old
 // runners stay.
@@ -141,12 +195,12 @@ func awaitRedis(this *worker.Worker, background *app.Tasks, log *zap.Logger) err
 		case err == nil:
 			return nil
 		case app.IsRefusal(err):
-			return fmt.Errorf("redis refuses this runner, see REDIS_URL or TASK_BROKER_URL: %w", err)
+			return fmt.Errorf("redis or postgres refuses this runner, see REDIS_URL, TASK_BROKER_URL and DATABASE_URL: %w", err)
 		case !time.Now().Before(deadline):
-			log.Warn("redis does not answer: this runner is ready, and works as soon as it does", zap.Error(err))
+			log.Warn("redis, or postgres, does not answer: this runner is ready, and works as soon as it does", zap.Error(err))
 			return nil
 		case tries == 0:
-			log.Warn("redis does not answer, trying again", zap.Duration("for", redisPatience), zap.Error(err))
+			log.Warn("redis, or postgres, does not answer: trying again", zap.Duration("for", redisPatience), zap.Error(err))
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):

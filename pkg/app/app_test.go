@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/zap"
@@ -21,6 +22,9 @@ type site struct {
 	app  *app
 	addr string
 	logs *observer.ObservedLogs
+
+	reading  sync.Once
+	contract *contract // made at the first request
 }
 
 func serve(t testing.TB, config Config, change ...func(*app)) *site {
@@ -43,7 +47,7 @@ func serve(t testing.TB, config Config, change ...func(*app)) *site {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return &site{t, a, listener.Addr().String(), logs}
+	return &site{t: t, app: a, addr: listener.Addr().String(), logs: logs}
 }
 
 // answer is a response that was read to its end.
@@ -75,6 +79,8 @@ func (s *site) do(method, path, contentType string, body []byte, headers ...stri
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.reading.Do(func() { s.contract = readContract(s.t, s.app) })
+	s.contract.check(s.t, request, body, response.StatusCode, response.Header, all)
 	return answer{s.t, response.StatusCode, response.Header, all}
 }
 
@@ -139,6 +145,17 @@ func (a answer) fails(status int, code string, words ...string) {
 		if !strings.Contains(message, word) {
 			a.t.Errorf("message %q does not say %q", message, word)
 		}
+	}
+	a.isGuarded()
+}
+
+// refusesField checks an error about one field of a JSON body.
+func (a answer) refusesField(status int, code, field string) {
+	a.t.Helper()
+	failure, _ := a.json()["error"].(map[string]any)
+	message, _ := failure["message"].(string)
+	if a.status != status || failure["code"] != code || failure["field"] != field || !strings.Contains(message, field) {
+		a.t.Errorf("%d %v, want %d, code %q about %q", a.status, failure, status, code, field)
 	}
 	a.isGuarded()
 }

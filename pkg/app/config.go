@@ -19,13 +19,34 @@ type Config struct {
 	LogFormat string        // APP_LOG_FORMAT: json, console, or "" for console on a terminal and json elsewhere
 	LogLevel  zapcore.Level // APP_LOG_LEVEL: debug, info, warn, error
 	Proxies   *Proxies      // APP_TRUSTED_PROXIES, or a flag: whose X-Forwarded-… is believed; nil: nobody's
+	// AdminToken is what the operator's requests bear: APP_ADMIN_TOKEN; "": there are none. It never reaches a log or an error.
+	AdminToken string
+	Mail       *Mail     // SMTP_URL, MAIL_FROM, MAIL_ALLOW; nil: no mail is sent
+	Webhooks   *Webhooks // WEBHOOK_SECRET, WEBHOOK_HOSTS, APP_WEBHOOK_ALLOW; nil: no webhooks are sent
+	Report     Report
 
 	Tasks bool // ENABLE_BACKGROUND_TASKS; without it: true exactly when there is a broker
 	// The URLs may hold passwords: they never reach a log or an error.
 	Broker string // TASK_BROKER_URL, else REDIS_URL: where jobs are; "" none
-	Store  string // TASK_RESULT_BACKEND, else the broker: where uploads and results are
+	// Store is the Redis of uploads and results: TASK_RESULT_BACKEND if it is one, else the broker. StoreInDatabase: they are in DATABASE_URL
+	// instead, because that is set and TASK_RESULT_BACKEND names no Redis.
+	Store           string
+	StoreInDatabase bool
+	// Results is where jobs' own results are: TASK_RESULT_BACKEND, a Redis or a PostgreSQL; "": with the jobs.
+	Results  string
+	Database Database
 	// MaxWaiting bounds the bytes of uploads that wait for a runner: APP_MAX_WAITING.
 	MaxWaiting int64
+	// ClientQueues are the queues that POST /tasks may name: TASK_QUEUES, with commas; "" is default.
+	ClientQueues string
+}
+
+// Queues gives what ClientQueues names. The first is where jobs go without a word.
+func (c Config) Queues() []string {
+	if names := words(c.ClientQueues); len(names) > 0 {
+		return names
+	}
+	return []string{"default"}
 }
 
 // defaultMaxWaiting is some 300 photographs of 3 MB: what two runners do in half a minute, and what a small Redis can hold.
@@ -35,7 +56,7 @@ const defaultMaxWaiting = 1 << 30
 // be right.
 func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	var c Config
-	var errs [10]error
+	var errs [16]error
 	c.Debug, errs[0] = boolean(getenv, "APP_DEBUG")
 	c.AccessLog, errs[1] = boolean(getenv, "APP_ACCESS_LOG")
 	c.LogFormat, errs[2] = oneOf(getenv, "APP_LOG_FORMAT", "json", "console")
@@ -44,7 +65,12 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	var redis string
 	redis, errs[4] = redisURL(getenv, "REDIS_URL", "")
 	c.Broker, errs[5] = redisURL(getenv, "TASK_BROKER_URL", redis)
-	c.Store, errs[6] = redisURL(getenv, "TASK_RESULT_BACKEND", c.Broker)
+	c.Store = c.Broker
+	if isPostgres(getenv("TASK_RESULT_BACKEND")) {
+		c.Results, errs[6] = postgresURL(getenv, "TASK_RESULT_BACKEND")
+	} else if c.Store, errs[6] = redisURL(getenv, "TASK_RESULT_BACKEND", c.Broker); c.Store != c.Broker {
+		c.Results = c.Store
+	}
 	c.Tasks = c.Broker != ""
 	if getenv("ENABLE_BACKGROUND_TASKS") != "" {
 		c.Tasks, errs[7] = boolean(getenv, "ENABLE_BACKGROUND_TASKS")
@@ -55,6 +81,19 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	c.MaxWaiting, errs[8] = size(getenv, "APP_MAX_WAITING", defaultMaxWaiting, maxUploadBytes)
 	if c.Proxies, errs[9] = ParseProxies(getenv("APP_TRUSTED_PROXIES")); errs[9] != nil {
 		errs[9] = fmt.Errorf("APP_TRUSTED_PROXIES: %w", errs[9])
+	}
+	c.AdminToken, errs[10] = adminToken(getenv)
+	c.Database, errs[11] = databaseFromEnv(getenv)
+	asked := getenv("TASK_RESULT_BACKEND")
+	c.StoreInDatabase = c.Database.URL != "" && (asked == "" || isPostgres(asked))
+	c.Mail, errs[14] = parseMail(getenv)
+	c.Webhooks, errs[12] = parseWebhooks(getenv)
+	c.Report, errs[15] = parseReport(getenv)
+	c.ClientQueues = getenv("TASK_QUEUES")
+	for _, queue := range c.Queues() {
+		if !validQueue(queue) {
+			errs[13] = fmt.Errorf("TASK_QUEUES: %q is no queue: want letters, digits, '_' and '-', as in default,mail", queue)
+		}
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return Config{}, err

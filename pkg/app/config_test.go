@@ -65,7 +65,7 @@ func TestTasksAreOnExactlyWhenThereIsABroker(t *testing.T) {
 	}{
 		{[]string{"REDIS_URL", "redis://a"}, Config{Tasks: true, Broker: "redis://a", Store: "redis://a"}},
 		{[]string{"REDIS_URL", "redis://a", "TASK_BROKER_URL", "redis://b/1"}, Config{Tasks: true, Broker: "redis://b/1", Store: "redis://b/1"}},
-		{[]string{"TASK_BROKER_URL", "rediss://u:p@b:7000/", "TASK_RESULT_BACKEND", "unix:/run/c.sock"}, Config{Tasks: true, Broker: "rediss://u:p@b:7000/", Store: "unix:/run/c.sock"}},
+		{[]string{"TASK_BROKER_URL", "rediss://u:p@b:7000/", "TASK_RESULT_BACKEND", "unix:/run/c.sock"}, Config{Tasks: true, Broker: "rediss://u:p@b:7000/", Store: "unix:/run/c.sock", Results: "unix:/run/c.sock"}},
 		{[]string{"REDIS_URL", "redis://a", "ENABLE_BACKGROUND_TASKS", "false"}, Config{Broker: "redis://a", Store: "redis://a"}},
 		{[]string{"REDIS_URL", "redis://a", "ENABLE_BACKGROUND_TASKS", "true"}, Config{Tasks: true, Broker: "redis://a", Store: "redis://a"}},
 		{[]string{"ENABLE_BACKGROUND_TASKS", "false"}, Config{}},

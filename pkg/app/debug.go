@@ -52,7 +52,7 @@ func numberOf(ctx *fasthttp.RequestCtx, name string, otherwise, most int) (int, 
 }
 
 func (a *app) debugSleep(ctx *fasthttp.RequestCtx) error {
-	ms, err := numberOf(ctx, "ms", 1000, 600_000)
+	ms, err := numberOf(ctx, "ms", 1000, longestDrill)
 	if err != nil {
 		return err
 	}
@@ -68,11 +68,22 @@ type drillArgs struct {
 	Milliseconds int `json:"ms"`
 }
 
+var drillSchema = object(map[string]schema{"ms": whole(0, longestDrill, "Milliseconds.")}, "ms")
+
+const longestDrill = 600_000 // ms
+
+func (args drillArgs) check(*Tasks, bool) error {
+	if args.Milliseconds < 0 || args.Milliseconds > longestDrill {
+		return badField("args.ms", "want a whole number from 0 to %d", longestDrill)
+	}
+	return nil
+}
+
 func (a *app) debugJob(ctx *fasthttp.RequestCtx) error {
 	if a.tasks == nil {
 		return a.tasksOff()
 	}
-	ms, err := numberOf(ctx, "ms", 1000, 600_000)
+	ms, err := numberOf(ctx, "ms", 1000, longestDrill)
 	if err != nil {
 		return err
 	}

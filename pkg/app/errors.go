@@ -18,11 +18,13 @@ import (
 //
 //	{"error": {"code": "not_an_image", "message": "…, send a JPEG, PNG, GIF or WebP"}}
 //
-// The code is for programs and does not change; the message is for people and says what would be right.
+// The code is for programs and does not change; the message is for people and says what would be right. Where one field of a JSON body
+// is wrong it is named: "field": "args.to[0]".
 type problem struct {
 	status     int
 	code       string
 	message    string
+	field      string
 	retryAfter time.Duration // 0: trying again does not help
 }
 
@@ -30,6 +32,7 @@ type problem struct {
 type errorBody struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
+	Field   string `json:"field,omitempty"`
 }
 
 // seconds rounds up: a client that comes too early is sent away again.
@@ -64,7 +67,7 @@ func (a *app) fail(ctx *fasthttp.RequestCtx, err error) {
 	if p.retryAfter > 0 {
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(seconds(p.retryAfter)))
 	}
-	answerJSON(ctx, p.status, map[string]any{"error": errorBody{p.code, p.message}})
+	answerJSON(ctx, p.status, map[string]any{"error": errorBody{p.code, p.message, p.field}})
 }
 
 // panicked answers for a handler that panicked: it costs one 500 and a line in the log, not the worker.

@@ -42,7 +42,7 @@ func TestPhotographIsTurnedUpright(t *testing.T) {
 			"png":                 withPNGExif(encodePNG(t, stored), exifWith(binary.BigEndian, orientation)),
 		} {
 			t.Run(fmt.Sprint(orientation, " ", name), func(t *testing.T) {
-				s := &site{t, s.app, s.addr, s.logs}
+				s := &site{t: t, app: s.app, addr: s.addr, logs: s.logs}
 				width, height := 200, 100
 				if orientation >= 5 {
 					width, height = 100, 200

@@ -52,14 +52,16 @@ func (a *app) postImage(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
-	answerThumbnail(ctx, made)
+	answerProduct(ctx, made)
 	return nil
 }
 
-func answerThumbnail(ctx *fasthttp.RequestCtx, made *madeThumbnail) {
+func answerProduct(ctx *fasthttp.RequestCtx, made *product) {
 	header := &ctx.Response.Header
-	header.Set("X-Image-Width", strconv.Itoa(made.width))
-	header.Set("X-Image-Height", strconv.Itoa(made.height))
+	if made.width > 0 {
+		header.Set("X-Image-Width", strconv.Itoa(made.width))
+		header.Set("X-Image-Height", strconv.Itoa(made.height))
+	}
 	ctx.SetContentType(made.contentType)
 	ctx.Response.SetBodyRaw(made.body)
 }

@@ -53,7 +53,7 @@ func TestEveryAcceptedFormatBecomesAThumbnail(t *testing.T) {
 		{"gopher-doc.with-alpha.lossless.webp", "image/png", 75, 100},
 	} {
 		t.Run(c.file, func(t *testing.T) {
-			s := &site{t, s.app, s.addr, s.logs}
+			s := &site{t: t, app: s.app, addr: s.addr, logs: s.logs}
 			data := readPicture(t, c.file)
 			bare := s.post("/images?width=100&height=100", data)
 			bare.shows(c.contentType, c.width, c.height)

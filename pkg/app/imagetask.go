@@ -27,26 +27,26 @@ const (
 type thumbnailArgs struct {
 	Width  int `json:"width"`
 	Height int `json:"height"`
+	// InDatabase says where the upload lies, to runners whose configuration is older: Redis alone was the store then.
+	InDatabase bool `json:"in_database,omitempty"`
 }
 
-// enqueueThumbnail accepts an upload: it is in Redis before its job is, and the job is before the client hears of it. Both are asked
-// for room before megabytes travel.
 func (t *Tasks) enqueueThumbnail(ctx context.Context, image []byte, want box) (id string, err error) {
-	options := []tasks.Option{
-		tasks.Key(ulid.MustNew(ulid.Now(), rand.Reader).String()),
-		tasks.Timeout(thumbnailTimeout), tasks.MaxAttempts(thumbnailAttempts), tasks.Keep(recordTTL),
-	}
-	err = again(ctx, isUnavailable, func() (err error) {
-		id, err = t.client.Room(ctx, options...)
-		return err
-	})
+	return t.enqueueUpload(ctx, thumbnailTask, thumbnailArgs{want.width, want.height, t.inDatabase()}, image, tasks.Timeout(thumbnailTimeout), tasks.MaxAttempts(thumbnailAttempts))
+}
+
+// enqueueUpload accepts an upload: it is in the store before its job is in Redis, and the job is before the client hears of it. Both are asked
+// for room before megabytes travel.
+func (t *Tasks) enqueueUpload(ctx context.Context, name string, args any, upload []byte, options ...tasks.Option) (id string, err error) {
+	options = append([]tasks.Option{tasks.Key(ulid.MustNew(ulid.Now(), rand.Reader).String()), tasks.Keep(recordTTL)}, options...)
+	id, err = t.client.Room(ctx, options...)
 	if err == nil {
-		err = t.store.saveUpload(ctx, id, image)
+		err = t.store.saveUpload(ctx, id, upload)
 	}
 	if err != nil {
 		return "", t.note(err)
 	}
-	_, err = t.EnqueueTask(ctx, thumbnailTask, thumbnailArgs{want.width, want.height}, options...)
+	_, err = t.EnqueueTask(ctx, name, args, options...)
 	if err != nil && !errors.Is(err, tasks.ErrUnavailable) {
 		t.store.dropUpload(ctx, id) // refused; after ErrUnavailable the job may be there, and needs it
 	}
@@ -62,12 +62,16 @@ func (t *Tasks) thumbnail(ctx context.Context, args thumbnailArgs) (_ []byte, er
 			t.store.dropUpload(ctx, job.ID)
 		}
 	}()
-	err = t.makeThumbnail(ctx, job.ID, box{args.Width, args.Height})
+	if args.InDatabase && !t.inDatabase() {
+		err = elsewhere()
+	} else {
+		err = t.makeThumbnail(ctx, job.ID, box{args.Width, args.Height})
+	}
 	var p *problem
 	switch {
 	case errors.Is(err, tasks.ErrUnavailable), errors.Is(err, tasks.ErrFull): // the store's fault: the attempt does not count
 		t.note(err)
-		err = &taskError{newProblem(0, "store_unavailable", "Redis was away or full when the job ran, it will be tried again"), err}
+		err = &taskError{newProblem(0, "store_unavailable", "Redis or PostgreSQL was away or full when the job ran, it will be tried again"), err}
 	case errors.As(err, &p): // the image's own fault, now and next time
 		err = &taskError{p, tasks.ErrSkipRetry}
 	}
@@ -111,7 +115,7 @@ func (t *Tasks) makeThumbnail(ctx context.Context, id string, want box) error {
 }
 
 // decodeInTurn makes the thumbnail when a core is free. Decoding cannot be interrupted: it takes a second at most.
-func (t *Tasks) decodeInTurn(ctx context.Context, upload []byte, want box) (*madeThumbnail, error) {
+func (t *Tasks) decodeInTurn(ctx context.Context, upload []byte, want box) (*product, error) {
 	plan, err := inspect(upload)
 	if err != nil {
 		return nil, err

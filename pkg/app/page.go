@@ -54,7 +54,7 @@ func (a *app) endpoints(base string) []endpoint {
 		if r.flags != "" {
 			e.Curl += " " + r.flags
 		}
-		path := strings.ReplaceAll(r.path, "{id}", "ID") // braces mean something to curl
+		path := strings.NewReplacer("{id}", "ID", "{queue}", "default").Replace(r.path) // braces mean something to curl
 		if address := base + path + r.query; r.query == "" {
 			e.Curl += " " + address
 		} else {

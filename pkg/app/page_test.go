@@ -64,11 +64,11 @@ func TestIndexForPrograms(t *testing.T) {
 	for _, e := range got["endpoints"].([]any) {
 		endpoint := e.(map[string]any)
 		paths = append(paths, endpoint["method"].(string)+" "+endpoint["path"].(string))
-		if !strings.Contains(endpoint["curl"].(string), "https://"+s.addr+strings.ReplaceAll(endpoint["path"].(string), "{id}", "ID")) {
+		if !strings.Contains(endpoint["curl"].(string), "https://"+s.addr+strings.NewReplacer("{id}", "ID", "{queue}", "default").Replace(endpoint["path"].(string))) {
 			t.Errorf("%s: %q", endpoint["path"], endpoint["curl"])
 		}
 	}
-	want := "GET /, POST /images, GET /tasks/{id}, GET /tasks/{id}/result, DELETE /tasks/{id}, GET /health, GET /api/health, GET /health/worker, GET /health/live, GET /health/ready, GET /health/startup, " +
+	want := "GET /, POST /images, POST /tasks, POST /imports, GET /tasks/{id}, GET /tasks/{id}/result, DELETE /tasks/{id}, GET /tasks, POST /tasks/{id}/retry, GET /queues, POST /queues/{queue}/pause, POST /queues/{queue}/resume, GET /openapi.json, GET /health, GET /api/health, GET /health/worker, GET /health/live, GET /health/ready, GET /health/startup, " +
 		"ANY /debug/sleep, POST /debug/job, ANY /debug/hang, ANY /debug/panic, ANY /debug/alloc, GET /debug/stream, ANY /debug/echo"
 	if strings.Join(paths, ", ") != want {
 		t.Errorf("endpoints are %v", paths)

@@ -2,10 +2,9 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strings"
 	"time"
 
@@ -18,11 +17,10 @@ import (
 // redisOptions reads the URL of a Redis. Its errors do not repeat it: it may hold a password.
 func redisOptions(url string) (rueidis.ClientOption, error) {
 	options, err := lazyredis.Parse(url)
-	if err != nil || options.InitAddress[0] == "" {
-		return options, errors.New("want redis://[user:password@]host[:port][/db], rediss://… or unix:/path; in a password write % / ? # : @ as %25 %2F %3F %23 %3A %40")
+	if err != nil {
+		return options, err
 	}
-	options.ForceSingleClient = len(options.InitAddress) == 1
-	options.Dialer.Timeout = time.Second
+	options.Dialer.Timeout, options.Sentinel.Dialer.Timeout = time.Second, time.Second
 	options.PipelineMultiplex = 2 // four connections: an upload of megabytes does not hold up the next
 	options.ClientName = "app"
 	return options, nil
@@ -44,11 +42,14 @@ func (c connection) get(ctx context.Context) (rueidis.Client, error) {
 	return client, err
 }
 
+// storePatience is that of tasks.Client.
+var storePatience = lazyredis.Patience{Broken: time.Second, Away: 60 * time.Millisecond}
+
 // try makes a call that may be made twice, and gives its error a name that callers know. nil of Redis is errNotStored.
 func (c connection) try(ctx context.Context, do func(context.Context, rueidis.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	err := again(ctx, func(err error) bool { return !answered(err) }, func() error {
+	err := storePatience.Again(ctx, func(err error) bool { return !lazyredis.Answered(err) }, func() error {
 		client, err := c.get(ctx)
 		if err != nil {
 			return err
@@ -62,82 +63,38 @@ func (c connection) try(ctx context.Context, do func(context.Context, rueidis.Cl
 		return errNotStored
 	case errors.Is(err, tasks.ErrUnavailable):
 		return fmt.Errorf("store: %w", err)
-	case answered(err) && strings.Contains(err.Error(), "OOM command not allowed"):
+	case lazyredis.Answered(err) && strings.Contains(err.Error(), "OOM command not allowed"):
 		return fmt.Errorf("store: %w: %w", tasks.ErrFull, err)
-	case answered(err) && tasks.Refusal(err) == "":
+	case lazyredis.Answered(err) && tasks.Refusal(err) == "":
 		return fmt.Errorf("store: %w", err) // a bug of ours, or not our data
 	}
 	return fmt.Errorf("store: %w: %w", tasks.ErrUnavailable, err)
 }
 
-// How long a call that may be made twice is repeated. The limits are times, not counts: each of a client's connections (six here) may have
-// broken while nobody used it, and the library picks one at random and may need two failures to notice.
-const (
-	// brokenPatience is for connections that broke: the same second that an enqueue has (tasks.Options.Patience).
-	brokenPatience = time.Second
-	// awayPatience is for a server that cannot be reached or refuses now: clients hear of an outage at once.
-	awayPatience = 60 * time.Millisecond
+// lasting are the answers of a Redis that will go on to refuse us until somebody changes a setting. (The library leaves out ERR.)
+var lasting = []string{"WRONGPASS", "NOAUTH", "NOPERM", "invalid password", "invalid DB", "DB index", "AUTH", "Client sent AUTH",
+	"SELECT is not allowed", "This instance has cluster support disabled", "No such master"}
 
-	firstPause, longestPause = 5 * time.Millisecond, 100 * time.Millisecond
-)
-
-// again repeats a call that may be made twice while retry says so, in time. A call that hangs is not repeated: it takes longer than that.
-func again(ctx context.Context, retry func(error) bool, call func() error) error {
-	start := time.Now()
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := call()
-		if err == nil || !retry(err) {
-			return err
-		}
-		patience := awayPatience
-		if broke(err) {
-			patience = brokenPatience
-		}
-		if time.Since(start)+pause > patience {
-			return err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return err
-		}
-	}
-}
-
-// broke reports whether an error is about a connection that was there: it says nothing about whether the server is there now. A failure to
-// dial does, and so does any answer.
-func broke(err error) bool {
-	var op *net.OpError
-	switch {
-	case answered(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, tasks.ErrClosed):
-		return false
-	case errors.As(err, &op):
-		return op.Op != "dial"
-	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
-}
-
-// answered reports whether an error is what the server said.
-func answered(err error) bool {
-	var said *rueidis.RedisError
-	return errors.As(err, &said)
-}
-
-// lasting are the answers of a Redis that will go on to refuse us until somebody changes a setting.
-var lasting = []string{"WRONGPASS", "NOAUTH", "NOPERM", "ERR invalid password", "ERR invalid DB", "ERR DB index", "ERR AUTH", "ERR Client sent AUTH"}
-
-// IsRefusal reports whether Redis answered, and will go on to refuse us: a wrong password, a database that is not there, a version
-// that is too old.
+// IsRefusal reports whether there is a Redis or a Postgres that will be no use to us until somebody changes a setting: a wrong password, a database
+// that is not there, a version that is too old, a certificate that nobody knows, missing tables.
 func IsRefusal(err error) bool {
 	if err == nil {
 		return false
 	}
+	var database *databaseError
+	if errors.As(err, &database) {
+		return database.advice != ""
+	}
 	var said *rueidis.RedisError
-	if !errors.As(err, &said) {
+	var stranger *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, lazyredis.ErrSentinel), errors.As(err, &stranger):
+		return true
+	case !errors.As(err, &said):
 		return !errors.Is(err, tasks.ErrUnavailable)
 	}
 	for _, prefix := range lasting {
-		if strings.HasPrefix(said.Error(), prefix) {
+		if strings.HasPrefix(strings.TrimPrefix(said.Error(), "ERR "), prefix) {
 			return true
 		}
 	}

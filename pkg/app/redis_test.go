@@ -8,15 +8,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
+
+	"supervisor/internal/redistest"
 )
 
 // realRedis starts a redis-server for what miniredis does not have: a limit on memory, Sentinels.
-func realRedis(t *testing.T, port int, args ...string) {
+func realRedis(t testing.TB, port int, args ...string) {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatal("redis-server is missing: run `make deps`")
@@ -51,7 +54,7 @@ func realRedis(t *testing.T, port int, args ...string) {
 func addrOf(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
 // freePorts gives ports that were free a moment ago.
-func freePorts(t *testing.T, n int) (ports []int) {
+func freePorts(t testing.TB, n int) (ports []int) {
 	t.Helper()
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -65,7 +68,7 @@ func freePorts(t *testing.T, n int) (ports []int) {
 }
 
 // openDesk is a site with background tasks on the Redis of that URL.
-func openDesk(t *testing.T, url string, more ...string) *desk {
+func openDesk(t testing.TB, url string, more ...string) *desk {
 	t.Helper()
 	config, err := ConfigFromEnv(env(append([]string{"REDIS_URL", url}, more...)...))
 	if err != nil {
@@ -151,4 +154,57 @@ func TestAClusterThatIsAwayIsAnOutage(t *testing.T) {
 	ports := freePorts(t, 2)
 	d := openDesk(t, fmt.Sprintf("redis://%s?addr=%s", addrOf(ports[0]), addrOf(ports[1])))
 	d.post("/images", readPicture(t, "video-001.jpeg")).fails(503, "broker_unavailable", "again")
+}
+
+// Everything that the app says to Redis, to a cluster that it was given one node of, as a user with no more rights than docs/jobs.md lists.
+func TestImagesOnAClusterWithTheLeastRights(t *testing.T) {
+	cluster, err := redistest.NewCluster(t.TempDir(), 3, false, 15*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Kill)
+	text, err := os.ReadFile("../../docs/jobs.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\nuser jobs on >PASSWORD ")
+	rights, _, found := strings.Cut(rest, "\n")
+	if !found {
+		t.Fatal("docs/jobs.md has no user jobs")
+	}
+	for _, node := range cluster.Masters {
+		if _, err := node.Do(append([]string{"ACL", "SETUSER", "jobs", "on", ">s3cret"}, strings.Fields(rights)...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	url := strings.Replace(cluster.Masters[1].URL(), "redis://", "redis://jobs:s3cret@", 1)
+	d := openDesk(t, url)
+	if err := d.tasks.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	d.work()
+	photo := encodeJPEG(t, landscape(900, 600))
+	for range 5 { // their ids lie on several nodes
+		id := d.submit(photo)
+		d.await(id, "done")
+		d.get("/tasks/"+id+"/result").shows("image/jpeg", 100, 67)
+	}
+	damaged := d.submit(photo[:len(photo)/2])
+	d.await(damaged, "dead")
+	if err := openDesk(t, url+"/1").tasks.Check(t.Context()); !IsRefusal(err) || !strings.Contains(err.Error(), "only database 0") {
+		t.Errorf("a database of a cluster: %v", err)
+	}
+	for _, node := range cluster.Masters {
+		denied, err := node.Do("ACL", "LOG")
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, _ := denied.ToArray()
+		for _, e := range entries {
+			facts, _ := e.AsMap()
+			object := facts["object"]
+			what, _ := object.ToString()
+			t.Errorf("the ACL denied %s", what)
+		}
+	}
 }

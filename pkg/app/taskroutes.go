@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -109,18 +110,26 @@ func (a *app) getTaskResult(ctx *fasthttp.RequestCtx, limit context.Context, id 
 	if err != nil {
 		return err
 	}
+	kind := a.tasks.kindOf(status.Name)
+	if kind.operator {
+		if err := a.onlyAdmin(ctx); err != nil {
+			return err
+		}
+	}
 	switch status.State {
 	case tasks.Done:
 	case tasks.Dead:
 		return newProblem(fasthttp.StatusConflict, "job_dead", "the job failed for good and has no result: %s", errorOf(status.Error).text())
 	case tasks.Cancelled:
 		return newProblem(fasthttp.StatusConflict, "job_cancelled", "the job was cancelled and has no result")
+	case tasks.Expired:
+		return newProblem(fasthttp.StatusConflict, "job_expired", "the job waited too long to begin, and has no result")
 	default:
 		p := newProblem(fasthttp.StatusConflict, "not_done", "the job is %s, ask again when %s says done", status.State, statusURL(id))
 		p.retryAfter = retryAfterEarly
 		return p
 	}
-	if status.Name == thumbnailTask {
+	if kind.stored {
 		return a.answerStored(ctx, limit, id)
 	}
 	// The others return what they have to say.
@@ -142,21 +151,31 @@ func (a *app) getTaskResult(ctx *fasthttp.RequestCtx, limit context.Context, id 
 	return nil
 }
 
-// answerStored answers with a thumbnail from the store.
+// answerStored answers with a result from the store.
 func (a *app) answerStored(ctx *fasthttp.RequestCtx, limit context.Context, id string) error {
 	made, err := a.tasks.store.result(limit, id)
 	if errors.Is(err, errNotStored) {
-		return newProblem(fasthttp.StatusGone, "result_expired", "the job is done, but its result was kept only for %s: send the image again", hours(resultTTL))
+		return newProblem(fasthttp.StatusGone, "result_expired", "the job is done, but its result was kept only for %s: ask for it again", hours(resultTTL))
 	}
 	if err != nil {
 		return a.tasks.note(err)
 	}
-	answerThumbnail(ctx, made)
+	answerProduct(ctx, made)
 	return nil
 }
 
-// deleteTask cancels a job that has not ended: 200 it never runs, 202 it runs and its runner is told, 409 it has ended.
+// deleteTask cancels a job that has not ended: 200 it never runs, 202 it runs and its runner is told, 409 it has ended. Who knows an id may:
+// it is random, or its client's own word. The operator's jobs, and those whose ids can be told beforehand, are his to cancel.
 func (a *app) deleteTask(ctx *fasthttp.RequestCtx, limit context.Context, id string) error {
+	status, err := a.tasks.GetTaskStatus(limit, id)
+	if err != nil {
+		return err
+	}
+	if a.tasks.kindOf(status.Name).operator || foretold(id) {
+		if err := a.onlyAdmin(ctx); err != nil {
+			return err
+		}
+	}
 	state, err := a.tasks.CancelTask(limit, id)
 	if err != nil {
 		return err
@@ -166,8 +185,7 @@ func (a *app) deleteTask(ctx *fasthttp.RequestCtx, limit context.Context, id str
 	case tasks.Cancelling:
 		answer = fasthttp.StatusAccepted
 	case "":
-		status, err := a.tasks.GetTaskStatus(limit, id)
-		if err != nil {
+		if status, err = a.tasks.GetTaskStatus(limit, id); err != nil {
 			return err
 		}
 		return newProblem(fasthttp.StatusConflict, "job_ended", "the job is %s: there is nothing left to cancel", status.State)
@@ -176,14 +194,34 @@ func (a *app) deleteTask(ctx *fasthttp.RequestCtx, limit context.Context, id str
 	return nil
 }
 
+// foretold reports whether the application made the id of what everybody knows, such as a schedule's time.
+func foretold(id string) bool {
+	_, key, _ := strings.Cut(id, ".")
+	_, key, _ = strings.Cut(key, ".")
+	return strings.HasPrefix(key, "cron:") || strings.HasPrefix(key, mailOf)
+}
+
 // taskProblem says what a client can do about an error of the queue or the store. It leaves alone what is none.
 func (a *app) taskProblem(id string, err error) error {
 	var p *problem
+	var database *databaseError
 	switch {
+	case errors.As(err, &database):
+		p = newProblem(fasthttp.StatusServiceUnavailable, "store_unavailable", "PostgreSQL does not answer, ask again")
+		if database.advice != "" {
+			p.message = database.advice + "; then ask again"
+		}
+		p.retryAfter = retryAfterOutage
 	case errors.Is(err, tasks.ErrBadID):
 		return badRequest("%.200q is not the id of a job: it looks like default.0.01JABC…", id)
 	case errors.Is(err, tasks.ErrNotFound):
 		return newProblem(fasthttp.StatusNotFound, "no_such_job", "there is no job %s, or it ended more than %s ago", id, hours(recordTTL))
+	case errors.Is(err, tasks.ErrNotDead):
+		return newProblem(fasthttp.StatusConflict, "not_dead", "job %s is not dead: only dead jobs can be retried", id)
+	case errors.Is(err, tasks.ErrUnknownQueue):
+		return newProblem(fasthttp.StatusNotFound, "no_such_queue", "%s: GET /queues lists those that there are", err)
+	case errors.Is(err, tasks.ErrBadCursor), errors.Is(err, tasks.ErrInvalid):
+		return badRequest("%s", err)
 	case errors.Is(err, tasks.ErrQueueFull):
 		p = newProblem(fasthttp.StatusTooManyRequests, "queue_full", "%d jobs wait already, send it again later", maxPending)
 		p.retryAfter = retryAfterFull

@@ -1,20 +1,23 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 
 	"supervisor/pkg/tasks"
 )
 
-// maxPending bounds the jobs that wait: each holds an upload in Redis, and who is ten thousandth in line is better told so.
+// maxPending bounds the jobs that wait: each holds an upload, and who is ten thousandth in line is better told so.
 const maxPending = 10_000
 
 // closeTime is how long Close waits: the library would wait for a Redis that hangs, and a process that ends need not.
@@ -24,42 +27,80 @@ const closeTime = 100 * time.Millisecond
 // a list. Web workers and runners have one each.
 type Tasks struct {
 	// Set once.
-	client *tasks.Client
-	store  *store
-	log    *zap.Logger
-	debug  bool          // there are drills
-	slots  chan struct{} // images that are decoded at once in this process, when it is a runner
+	client   *tasks.Client
+	store    store
+	keys     clientKeys
+	pool     *pgxpool.Pool   // nil: there is no database
+	postgres *tasks.Postgres // of that pool
+	ends     []func()        // what Close does, from the last to the first
+	closed   chan struct{}   // Close was called
+	log      *zap.Logger
+	debug    bool          // there are drills
+	slots    chan struct{} // images that are decoded at once in this process, when it is a runner
+	mailer   *Mail         // nil: off
+	webhooks *Webhooks     // nil: off
+	report   Report
 
 	away atomic.Bool // Redis did not answer last time
 }
 
 // OpenTasks connects to the broker and the store, or gives nil when background tasks are off. It does not wait for a server that is
 // away, whichever kind of Redis that is. An error is about the configuration.
-func OpenTasks(config Config, log *zap.Logger) (*Tasks, error) {
+func OpenTasks(config Config, log *zap.Logger) (t *Tasks, err error) {
 	if !config.Tasks {
 		return nil, nil
 	}
-	client, err := tasks.Connect(config.Broker, tasks.Options{MaxPending: maxPending, Log: log.Named("tasks")})
-	if err != nil {
-		return nil, errors.New("the broker's URL cannot be used") // the reason may hold the URL; ConfigFromEnv has looked at it before
+	t = &Tasks{
+		log: log, debug: config.Debug, slots: make(chan struct{}, runtime.GOMAXPROCS(0)), closed: make(chan struct{}),
+		mailer: config.Mail, webhooks: config.Webhooks, report: config.Report,
 	}
-	store, err := openStore(config.Store, config.MaxWaiting)
-	if err != nil {
-		client.Close()
-		return nil, err
+	defer func() {
+		if err != nil {
+			t.Close()
+			t = nil
+		}
+	}()
+	options := tasks.Options{MaxPending: maxPending, Log: log.Named("tasks")}
+	if err = t.openDatabases(config, &options); err != nil {
+		return t, err
 	}
-	return &Tasks{client: client, store: store, log: log, debug: config.Debug, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}, nil
+	client, err := tasks.Connect(config.Broker, options)
+	if err != nil {
+		return t, errors.New("the broker's URL cannot be used") // the reason may hold the URL; ConfigFromEnv has looked at it before
+	}
+	t.opened(client.Close)
+	t.client = client
+	redis, err := openRedisStore(config.Store, config.MaxWaiting)
+	if err != nil {
+		return t, err
+	}
+	t.opened(redis.Close)
+	t.store, t.keys = redis, clientKeys{redis.connection}
+	if config.StoreInDatabase {
+		t.store = &postgresStore{pool: t.pool, limit: config.MaxWaiting, before: redis}
+	}
+	return t, nil
 }
+
+// inDatabase reports whether the store is in DATABASE_URL.
+func (t *Tasks) inDatabase() bool {
+	_, is := t.store.(*postgresStore)
+	return is
+}
+
+func (t *Tasks) opened(end func()) { t.ends = append(t.ends, end) }
 
 // Close ends the connections. Stop runners first. Of nil there is nothing to close.
 func (t *Tasks) Close() {
 	if t == nil {
 		return
 	}
+	close(t.closed)
 	closed := make(chan struct{})
 	go func() {
-		t.client.Close()
-		t.store.Close()
+		for _, end := range slices.Backward(t.ends) {
+			end()
+		}
 		close(closed)
 	}()
 	select {
@@ -70,40 +111,26 @@ func (t *Tasks) Close() {
 
 // EnqueueTask stores a job for the handler of that name, and returns its id. The arguments travel as JSON.
 func (t *Tasks) EnqueueTask(ctx context.Context, name string, args any, options ...tasks.Option) (id string, err error) {
-	payload, err := json.Marshal(args)
-	if err != nil {
+	var payload bytes.Buffer
+	encoder := json.NewEncoder(&payload)
+	encoder.SetEscapeHTML(false) // what a client gave arrives as it wrote it
+	if err := encoder.Encode(args); err != nil {
 		return "", fmt.Errorf("arguments of %s: %w", name, err)
 	}
-	id, err = t.client.Enqueue(ctx, name, payload, options...)
+	id, err = t.client.Enqueue(ctx, name, bytes.TrimSpace(payload.Bytes()), options...)
 	return id, t.note(err)
 }
 
 // GetTaskStatus tells where a job is.
 func (t *Tasks) GetTaskStatus(ctx context.Context, id string) (tasks.Status, error) {
-	var status tasks.Status
-	err := again(ctx, isUnavailable, func() (err error) {
-		status, err = t.client.Status(ctx, id)
-		return err
-	})
+	status, err := t.client.Status(ctx, id)
 	return status, t.note(err)
 }
 
 // CancelTask ends a job that has not ended: tasks.Cancelled, or tasks.Cancelling until its runner has told its end. "" when there is
 // nothing to cancel.
 func (t *Tasks) CancelTask(ctx context.Context, id string) (state tasks.State, err error) {
-	unanswered := false
-	err = again(ctx, isUnavailable, func() (err error) {
-		state, err = t.client.Cancel(ctx, id)
-		if state == "" && err == nil && unanswered {
-			// The call without an answer may have been executed: then there is nothing left to cancel, because it is.
-			var status tasks.Status
-			if status, err = t.client.Status(ctx, id); status.State == tasks.Cancelled {
-				state = tasks.Cancelled
-			}
-		}
-		unanswered = unanswered || err != nil
-		return err
-	})
+	state, err = t.client.Cancel(ctx, id)
 	if state != "" {
 		t.store.dropUpload(ctx, id) // of other jobs there is none
 	}
@@ -113,23 +140,18 @@ func (t *Tasks) CancelTask(ctx context.Context, id string) (state tasks.State, e
 // GetTaskResult gives what the handler of a job returned: JSON, where handlers keep to the form of EnqueueTask. tasks.ErrNotDone and
 // tasks.ErrNotFound tell why there is none.
 func (t *Tasks) GetTaskResult(ctx context.Context, id string) (result []byte, err error) {
-	err = again(ctx, isUnavailable, func() (err error) {
-		result, err = t.client.Result(ctx, id)
-		return err
-	})
+	result, err = t.client.Result(ctx, id)
 	return result, t.note(err)
 }
-
-func isUnavailable(err error) bool { return errors.Is(err, tasks.ErrUnavailable) }
 
 // note logs when Redis stops answering and when it is back: a line per change, not one per request. It gives err back.
 func (t *Tasks) note(err error) error {
 	away := errors.Is(err, tasks.ErrUnavailable) || errors.Is(err, tasks.ErrFull)
 	if t.away.Swap(away) != away {
 		if away {
-			t.log.Warn("redis does not take requests: clients get 503 until it does", zap.Error(err))
+			t.log.Warn("redis, or postgres, does not take requests: clients get 503 until it does", zap.Error(err))
 		} else {
-			t.log.Info("redis is back")
+			t.log.Info("requests are taken again")
 		}
 	}
 	return err
@@ -151,14 +173,32 @@ func (t *Tasks) Check(ctx context.Context) error {
 	return err
 }
 
-// Handlers gives what a runner of this application can do, by name.
-func (t *Tasks) Handlers() *tasks.Mux {
-	mux := tasks.NewMux()
-	tasks.Kind[thumbnailArgs](thumbnailTask).Handle(mux, t.thumbnail)
-	if t.debug {
-		tasks.Kind[drillArgs](drillTask).Handle(mux, drill)
+// WatchRedis logs what Check says, once, as soon as there is an answer: for those who start without waiting for it. It warns only.
+func (t *Tasks) WatchRedis() {
+	if t == nil {
+		return
 	}
-	return mux
+	said := false
+	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+		err := t.Check(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			return
+		case IsRefusal(err):
+			t.log.Error("redis or postgres refuses this worker, see REDIS_URL, TASK_BROKER_URL, TASK_RESULT_BACKEND or DATABASE_URL", zap.Error(err))
+			return
+		case !said:
+			said = true
+			t.log.Warn("redis, or what keeps uploads, does not answer: trying again", zap.Error(err))
+		}
+		select {
+		case <-t.closed:
+			return
+		case <-time.After(pause):
+		}
+	}
 }
 
 // NewRunner prepares a runner of these handlers.
@@ -174,7 +214,7 @@ type taskError struct {
 }
 
 func (e *taskError) Error() string {
-	text, _ := json.Marshal(errorBody{e.problem.code, e.problem.message})
+	text, _ := json.Marshal(errorBody{Code: e.problem.code, Message: e.problem.message})
 	return string(text)
 }
 
@@ -187,7 +227,7 @@ func errorOf(text string) *errorBody {
 	}
 	var body errorBody
 	if json.Unmarshal([]byte(text), &body) != nil || body.Code == "" {
-		return &errorBody{"internal", "the job failed on our side, the log of its runner says why"}
+		return &errorBody{Code: "internal", Message: "the job failed on our side, the log of its runner says why"}
 	}
 	return &body
 }

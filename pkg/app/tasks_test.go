@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/alicebob/miniredis/v2/server"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 
 	"supervisor/pkg/tasks"
@@ -26,6 +28,7 @@ type desk struct {
 	*site
 	redis *miniredis.Miniredis
 	tasks *Tasks
+	pool  *pgxpool.Pool // of DATABASE_URL; nil without one
 }
 
 func serveTasks(t *testing.T, more ...string) *desk {
@@ -39,7 +42,13 @@ func serveTasks(t *testing.T, more ...string) *desk {
 // work runs a runner until the test ends, or until the function that it gives is called.
 func (d *desk) work() (stop func()) {
 	d.t.Helper()
-	runner, err := d.tasks.NewRunner(d.tasks.Handlers(), tasks.RunnerOptions{Concurrency: 2, Grace: 5 * time.Second})
+	return d.workWith(d.tasks.Handlers())
+}
+
+// workWith is work with other handlers.
+func (d *desk) workWith(mux *tasks.Mux) (stop func()) {
+	d.t.Helper()
+	runner, err := d.tasks.NewRunner(mux, tasks.RunnerOptions{Concurrency: 2, Grace: 5 * time.Second, Schedule: d.tasks.Schedule()})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -74,17 +83,17 @@ func (d *desk) submit(image []byte) (id string) {
 	return id
 }
 
-// await asks for the status until the job is in that state.
-func (d *desk) await(id, state string) map[string]any {
+// await asks for the status until the job is in one of these states.
+func (d *desk) await(id string, states ...string) map[string]any {
 	d.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		got := d.get("/tasks/" + id)
 		v := got.json()
-		if v["state"] == state {
+		if state, _ := v["state"].(string); slices.Contains(states, state) {
 			return v
 		}
 		if got.status != 200 || time.Now().After(deadline) {
-			d.t.Fatalf("%d %s, want %s", got.status, got.body, state)
+			d.t.Fatalf("%d %s, want %s", got.status, got.body, states)
 		}
 	}
 }
@@ -100,33 +109,34 @@ func (d *desk) keys(prefix string) (found []string) {
 }
 
 func TestImageBecomesAJob(t *testing.T) {
-	d := serveTasks(t)
-	photo := readPicture(t, "video-001.jpeg")
-	id := d.submit(photo)
+	onBothStores(t, func(t *testing.T, d *desk) {
+		photo := readPicture(t, "video-001.jpeg")
+		id := d.submit(photo)
 
-	status := d.get("/tasks/" + id)
-	if v := status.json(); status.status != 200 || v["state"] != "pending" || v["name"] != "thumbnail" || v["queue"] != "default" || v["attempt"] != 0.0 ||
-		v["error"] != nil || v["started_at"] != nil || v["enqueued_at"] == nil || status.header.Get("Cache-Control") != "no-store" {
-		t.Errorf("%s", status.body)
-	}
-	early := d.get("/tasks/" + id + "/result")
-	early.fails(409, "not_done", "pending", "/tasks/"+id)
-	if early.header.Get("Retry-After") != "1" {
-		t.Errorf("Retry-After is %q", early.header.Get("Retry-After"))
-	}
+		status := d.get("/tasks/" + id)
+		if v := status.json(); status.status != 200 || v["state"] != "pending" || v["name"] != "thumbnail" || v["queue"] != "default" || v["attempt"] != 0.0 ||
+			v["error"] != nil || v["started_at"] != nil || v["enqueued_at"] == nil || status.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s", status.body)
+		}
+		early := d.get("/tasks/" + id + "/result")
+		early.fails(409, "not_done", "pending", "/tasks/"+id)
+		if early.header.Get("Retry-After") != "1" {
+			t.Errorf("Retry-After is %q", early.header.Get("Retry-After"))
+		}
 
-	d.work()
-	v := d.await(id, "done")
-	if v["attempt"] != 1.0 || v["progress"].(map[string]any)["percent"] != 100.0 || v["finished_at"] == nil || v["started_at"] == nil {
-		t.Errorf("%v", v)
-	}
-	result := d.get("/tasks/" + id + "/result")
-	result.shows("image/jpeg", 100, 69)
-	without := serve(t, Config{}).post("/images?width=100&height=100", photo)
-	if !bytes.Equal(result.body, without.body) {
-		t.Error("a runner makes another thumbnail than a worker")
-	}
-	d.do("DELETE", "/tasks/"+id, "", nil).fails(409, "job_ended", "done")
+		d.work()
+		v := d.await(id, "done")
+		if v["attempt"] != 1.0 || v["progress"].(map[string]any)["percent"] != 100.0 || v["finished_at"] == nil || v["started_at"] == nil {
+			t.Errorf("%v", v)
+		}
+		result := d.get("/tasks/" + id + "/result")
+		result.shows("image/jpeg", 100, 69)
+		without := serve(t, Config{}).post("/images?width=100&height=100", photo)
+		if !bytes.Equal(result.body, without.body) {
+			t.Error("a runner makes another thumbnail than a worker")
+		}
+		d.do("DELETE", "/tasks/"+id, "", nil).fails(409, "job_ended", "done")
+	})
 }
 
 func TestTransparencySurvivesTheQueue(t *testing.T) {
@@ -179,19 +189,20 @@ func TestNothingIsKeptForEver(t *testing.T) {
 }
 
 func TestDamagedImageIsADeadJobWithItsReason(t *testing.T) {
-	d := serveTasks(t)
-	photo := readPicture(t, "video-001.jpeg")
-	d.work()
-	id := d.submit(photo[:len(photo)/2])
-	v := d.await(id, "dead")
-	failure := v["error"].(map[string]any)
-	if failure["code"] != "truncated_image" || !strings.Contains(failure["message"].(string), "ends too early") || v["attempt"] != 1.0 {
-		t.Errorf("%v", v)
-	}
-	d.get("/tasks/"+id+"/result").fails(409, "job_dead", "ends too early")
-	if left := d.keys("app:upload:"); len(left) > 0 {
-		t.Errorf("its upload is still there: %v", left)
-	}
+	onBothStores(t, func(t *testing.T, d *desk) {
+		photo := readPicture(t, "video-001.jpeg")
+		d.work()
+		id := d.submit(photo[:len(photo)/2])
+		v := d.await(id, "dead")
+		failure := v["error"].(map[string]any)
+		if failure["code"] != "truncated_image" || !strings.Contains(failure["message"].(string), "ends too early") || v["attempt"] != 1.0 {
+			t.Errorf("%v", v)
+		}
+		d.get("/tasks/"+id+"/result").fails(409, "job_dead", "ends too early")
+		if left := d.uploads(); len(left) > 0 {
+			t.Errorf("its upload is still there: %v", left)
+		}
+	})
 }
 
 func TestWhatIsNoImageIsNotEnqueued(t *testing.T) {
@@ -207,18 +218,19 @@ func TestWhatIsNoImageIsNotEnqueued(t *testing.T) {
 }
 
 func TestCancelledJobHasNoResult(t *testing.T) {
-	d := serveTasks(t)
-	id := d.submit(readPicture(t, "video-001.jpeg"))
-	got := d.do("DELETE", "/tasks/"+id, "", nil)
-	if v := got.json(); got.status != 200 || v["state"] != "cancelled" || v["id"] != id || v["status_url"] != "/tasks/"+id {
-		t.Fatalf("%d %s", got.status, got.body)
-	}
-	d.await(id, "cancelled")
-	d.get("/tasks/"+id+"/result").fails(409, "job_cancelled")
-	d.do("DELETE", "/tasks/"+id, "", nil).fails(409, "job_ended", "cancelled")
-	if left := d.keys("app:"); len(left) > 0 {
-		t.Errorf("the store still has %v", left)
-	}
+	onBothStores(t, func(t *testing.T, d *desk) {
+		id := d.submit(readPicture(t, "video-001.jpeg"))
+		got := d.do("DELETE", "/tasks/"+id, "", nil)
+		if v := got.json(); got.status != 200 || v["state"] != "cancelled" || v["id"] != id || v["status_url"] != "/tasks/"+id {
+			t.Fatalf("%d %s", got.status, got.body)
+		}
+		d.await(id, "cancelled")
+		d.get("/tasks/"+id+"/result").fails(409, "job_cancelled")
+		d.do("DELETE", "/tasks/"+id, "", nil).fails(409, "job_ended", "cancelled")
+		if left := d.stored(); len(left) > 0 {
+			t.Errorf("the store still has %v", left)
+		}
+	})
 }
 
 // A running job is told to end; it is cancelled when its runner has heard of it.
@@ -296,29 +308,31 @@ func TestRefusalOfRedisSaysWhatToSet(t *testing.T) {
 }
 
 func TestUploadThatExpiredIsSaid(t *testing.T) {
-	d := serveTasks(t)
-	id := d.submit(readPicture(t, "video-001.jpeg"))
-	d.redis.FastForward(uploadTTL)
-	d.work()
-	failure := d.await(id, "dead")["error"].(map[string]any)
-	if failure["code"] != "upload_expired" || !strings.Contains(failure["message"].(string), "24h") {
-		t.Errorf("%v", failure)
-	}
+	onBothStores(t, func(t *testing.T, d *desk) {
+		id := d.submit(readPicture(t, "video-001.jpeg"))
+		d.age(uploadTTL)
+		d.work()
+		failure := d.await(id, "dead")["error"].(map[string]any)
+		if failure["code"] != "upload_expired" || !strings.Contains(failure["message"].(string), "24h") {
+			t.Errorf("%v", failure)
+		}
+	})
 }
 
 // A run that was killed between its last write and the end in the books is run again, and finds its work done.
 func TestRepeatedRunFindsItsResult(t *testing.T) {
-	d := serveTasks(t)
-	id := d.submit(readPicture(t, "video-001.jpeg"))
-	if err := d.tasks.makeThumbnail(t.Context(), id, box{100, 100}); err != nil {
-		t.Fatal(err)
-	}
-	if left := d.keys("app:upload:"); len(left) > 0 {
-		t.Fatalf("the upload is still there: %v", left)
-	}
-	d.work()
-	d.await(id, "done")
-	d.get("/tasks/"+id+"/result").shows("image/jpeg", 100, 69)
+	onBothStores(t, func(t *testing.T, d *desk) {
+		id := d.submit(readPicture(t, "video-001.jpeg"))
+		if err := d.tasks.makeThumbnail(t.Context(), id, box{100, 100}); err != nil {
+			t.Fatal(err)
+		}
+		if left := d.uploads(); len(left) > 0 {
+			t.Fatalf("the upload is still there: %v", left)
+		}
+		d.work()
+		d.await(id, "done")
+		d.get("/tasks/"+id+"/result").shows("image/jpeg", 100, 69)
+	})
 }
 
 func TestOutsidersDoNotSeeOurErrors(t *testing.T) {
@@ -380,49 +394,50 @@ func TestRedisAwayIs503AndWorkersAreWell(t *testing.T) {
 	}
 	d.await(id, "pending") // with the first request: no client pays for a connection that broke meanwhile
 	d.submit(photo)
-	if away, back := d.logs.FilterMessageSnippet("does not take requests").Len(), d.logs.FilterMessage("redis is back").Len(); away != 1 || back != 1 {
+	if away, back := d.logs.FilterMessageSnippet("does not take requests").Len(), d.logs.FilterMessage("requests are taken again").Len(); away != 1 || back != 1 {
 		t.Errorf("%d lines say that it is away, %d that it is back: want one each", away, back)
 	}
 }
 
 // padded is a photograph of that many bytes: what follows the picture is nobody's business.
-func padded(t *testing.T, size int) []byte {
+func padded(t testing.TB, size int) []byte {
 	t.Helper()
 	return append(readPicture(t, "video-001.jpeg"), make([]byte, size)...)[:size]
 }
 
 func TestBytesThatWaitHaveALimit(t *testing.T) {
-	d := serveTasks(t, "APP_MAX_WAITING", "10MiB")
-	d.redis.SetTime(time.Now())
-	big := padded(t, 6<<20)
-	first := d.submit(big)
-	full := d.post("/images", big)
-	full.fails(429, "uploads_full", "APP_MAX_WAITING", "10 MiB")
-	if full.header.Get("Retry-After") != "10" {
-		t.Errorf("Retry-After is %q", full.header.Get("Retry-After"))
-	}
-	second := d.submit(padded(t, 3<<20))
-	if uploads := d.keys("app:upload:"); len(uploads) != 2 {
-		t.Errorf("uploads: %v", uploads)
-	}
+	onBothStores(t, func(t *testing.T, d *desk) {
+		d.redis.SetTime(time.Now())
+		big := padded(t, 6<<20)
+		first := d.submit(big)
+		full := d.post("/images", big)
+		full.fails(429, "uploads_full", "APP_MAX_WAITING", "10 MiB")
+		if full.header.Get("Retry-After") != "10" {
+			t.Errorf("Retry-After is %q", full.header.Get("Retry-After"))
+		}
+		second := d.submit(padded(t, 3<<20))
+		if uploads := d.uploads(); len(uploads) != 2 {
+			t.Errorf("uploads: %v", uploads)
+		}
 
-	// What waits no more does not count: cancelled, done, dead, expired.
-	d.do("DELETE", "/tasks/"+first, "", nil)
-	first = d.submit(big)
-	stop := d.work()
-	d.await(first, "done")
-	d.await(second, "done")
-	dead := d.submit(readPicture(t, "video-001.jpeg")[:2000])
-	d.await(dead, "dead")
-	stop()
-	if uploads := append(d.keys("app:upload:"), d.keys("app:{")...); len(uploads) > 0 {
-		t.Errorf("left over: %v", uploads)
-	}
-	d.submit(big)
-	d.submit(padded(t, 1<<20))
-	d.redis.FastForward(uploadTTL)
-	d.redis.SetTime(time.Now().Add(uploadTTL + time.Second))
-	d.submit(big)
+		// What waits no more does not count: cancelled, done, dead, expired.
+		d.do("DELETE", "/tasks/"+first, "", nil)
+		first = d.submit(big)
+		stop := d.work()
+		d.await(first, "done")
+		d.await(second, "done")
+		dead := d.submit(readPicture(t, "video-001.jpeg")[:2000])
+		d.await(dead, "dead")
+		stop()
+		if left := append(d.uploads(), d.keys("app:{")...); len(left) > 0 {
+			t.Errorf("left over: %v", left)
+		}
+		d.submit(big)
+		d.submit(padded(t, 1<<20))
+		d.age(uploadTTL)
+		d.redis.SetTime(time.Now().Add(uploadTTL + time.Second))
+		d.submit(big)
+	}, "APP_MAX_WAITING", "10MiB")
 }
 
 // Where the queue is full nobody sends 10 MiB first; and an upload whose job was refused after all does not stay.
@@ -546,7 +561,7 @@ func TestJobOutlastsItsStore(t *testing.T) {
 func TestResultsOfOtherJobs(t *testing.T) {
 	d := serveTasks(t)
 	mux := d.tasks.Handlers()
-	for name, result := range map[string]string{"report": `{"rows":3}`, "export": "a;b\n", "silent": ""} {
+	for name, result := range map[string]string{"summary": `{"rows":3}`, "plain": "a;b\n", "silent": ""} {
 		mux.Handle(name, func(context.Context, *tasks.Job) ([]byte, error) { return []byte(result), nil })
 	}
 	runner, err := d.tasks.NewRunner(mux, tasks.RunnerOptions{Queues: []string{"default", "slow"}})
@@ -555,7 +570,7 @@ func TestResultsOfOtherJobs(t *testing.T) {
 	}
 	image := d.submit(readPicture(t, "video-001.jpeg"))
 	ids := map[string]string{}
-	for _, name := range []string{"report", "export", "silent"} {
+	for _, name := range []string{"summary", "plain", "silent"} {
 		// The same key in another queue is another job.
 		id, err := d.tasks.EnqueueTask(t.Context(), name, nil, tasks.Queue("slow"), tasks.Key(name+image[len("default.0."):]))
 		if err != nil {
@@ -563,7 +578,7 @@ func TestResultsOfOtherJobs(t *testing.T) {
 		}
 		ids[name] = id
 	}
-	twin, err := d.tasks.EnqueueTask(t.Context(), "report", nil, tasks.Queue("slow"), tasks.Key(image[len("default.0."):]), tasks.In(time.Hour))
+	twin, err := d.tasks.EnqueueTask(t.Context(), "summary", nil, tasks.Queue("slow"), tasks.Key(image[len("default.0."):]), tasks.In(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -577,9 +592,9 @@ func TestResultsOfOtherJobs(t *testing.T) {
 		status            int
 		contentType, body string
 	}{
-		"report": {200, "application/json", `{"rows":3}`},
-		"export": {200, "application/octet-stream", "a;b\n"},
-		"silent": {204, "", ""},
+		"summary": {200, "application/json", `{"rows":3}`},
+		"plain":   {200, "application/octet-stream", "a;b\n"},
+		"silent":  {204, "", ""},
 	} {
 		d.await(ids[name], "done")
 		got := d.get("/tasks/" + ids[name] + "/result")
@@ -618,11 +633,11 @@ func TestPageFollowsJobs(t *testing.T) {
 // The guides' interface, for other kinds of jobs.
 func TestEnqueueStatusCancel(t *testing.T) {
 	d := serveTasks(t)
-	id, err := d.tasks.EnqueueTask(t.Context(), "report", map[string]int{"year": 2026}, tasks.Queue("slow"), tasks.In(time.Hour))
+	id, err := d.tasks.EnqueueTask(t.Context(), "summary", map[string]int{"year": 2026}, tasks.Queue("slow"), tasks.In(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v := d.await(id, "scheduled"); v["name"] != "report" || v["queue"] != "slow" || v["due_at"] == nil {
+	if v := d.await(id, "scheduled"); v["name"] != "summary" || v["queue"] != "slow" || v["due_at"] == nil {
 		t.Errorf("%v", v)
 	}
 	if status, err := d.tasks.GetTaskStatus(t.Context(), id); err != nil || status.State != tasks.Scheduled {
@@ -633,7 +648,7 @@ func TestEnqueueStatusCancel(t *testing.T) {
 			t.Errorf("cancel: %v, %v", got, err)
 		}
 	}
-	if _, err := d.tasks.EnqueueTask(t.Context(), "report", func() {}); err == nil {
+	if _, err := d.tasks.EnqueueTask(t.Context(), "summary", func() {}); err == nil {
 		t.Error("a function was taken for an argument")
 	}
 }
@@ -666,7 +681,7 @@ func TestWrongPasswordIsARefusalAndAnOutageIsNot(t *testing.T) {
 
 func TestTaskErrorSurvivesTheQueue(t *testing.T) {
 	e := &taskError{newProblem(422, "damaged_image", `the "JPEG" is damaged`), tasks.ErrSkipRetry}
-	if got := errorOf(e.Error()); got == nil || *got != (errorBody{"damaged_image", `the "JPEG" is damaged`}) {
+	if got := errorOf(e.Error()); got == nil || *got != (errorBody{Code: "damaged_image", Message: `the "JPEG" is damaged`}) {
 		t.Errorf("%+v", got)
 	}
 	if !errors.Is(e, tasks.ErrSkipRetry) || errors.Is(&taskError{problem: e.problem}, tasks.ErrSkipRetry) {
@@ -698,7 +713,7 @@ func TestMemoryRedis(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	s, err := openStore(m.URL(), 1<<20)
+	s, err := openRedisStore(m.URL(), 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,8 +133,8 @@ func (b box) fit(size image.Point) image.Point {
 	return image.Pt(max(1, int(scale*float64(size.X)+0.5)), max(1, int(scale*float64(size.Y)+0.5)))
 }
 
-// madeThumbnail is an answer: a PNG when the image shows what is behind it, else a JPEG.
-type madeThumbnail struct {
+// product is an answer: a PNG when the image shows what is behind it, else a JPEG.
+type product struct {
 	body          []byte
 	contentType   string
 	width, height int
@@ -142,7 +142,7 @@ type madeThumbnail struct {
 
 // thumbnail decodes the image and makes it small. It keeps neither metadata (a photograph says where it was taken) nor colour
 // profile: colours outside sRGB come out paler.
-func (p *plan) thumbnail(want box) (*madeThumbnail, error) {
+func (p *plan) thumbnail(want box) (*product, error) {
 	source, err := p.decode()
 	if err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (p *plan) thumbnail(want box) (*madeThumbnail, error) {
 	}
 	small := turn.apply(scale(source, p.canvas, want.fit(p.canvas.Size())))
 
-	made := &madeThumbnail{contentType: "image/jpeg", width: small.Rect.Dx(), height: small.Rect.Dy()}
+	made := &product{contentType: "image/jpeg", width: small.Rect.Dx(), height: small.Rect.Dy()}
 	var body bytes.Buffer
 	if small.Opaque() {
 		err = jpeg.Encode(&body, small, &jpeg.Options{Quality: jpegQuality})

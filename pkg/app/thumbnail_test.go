@@ -40,7 +40,7 @@ func FuzzThumbnail(f *testing.F) {
 		if err == nil && plan.canvas.Dx()*plan.canvas.Dy() > 4_000_000 {
 			t.Skip("larger than a fuzzer has time for")
 		}
-		var made *madeThumbnail
+		var made *product
 		if err == nil {
 			made, err = plan.thumbnail(box{64, 48})
 		}

@@ -3,14 +3,17 @@ package app
 import (
 	"os"
 	"strconv"
+
+	"supervisor/pkg/protocol"
 )
 
 // Worker is what the application knows about the process it runs in.
 type Worker struct {
-	ID          string      // under a supervisor pool.slot.serial, else the pid
-	Generation  int         // counts the supervisor's reloads, 0 without one
-	Connections func() int  // open connections; nil asks the server
-	Draining    func() bool // reports whether the process was told to stop; nil means never
+	ID          string         // under a supervisor pool.slot.serial, else the pid
+	Generation  int            // counts the supervisor's reloads, 0 without one
+	Connections func() int     // open connections; nil asks the server
+	Pools       protocol.Pools // how many workers the supervisor has in all; empty: this process is alone
+	Draining    func() bool    // reports whether the process was told to stop; nil means never
 }
 
 // Standalone is the worker of a process without a supervisor.
