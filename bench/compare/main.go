@@ -273,27 +273,11 @@ func report(contestants []*contestant) {
 		fmt.Printf(" spread | errors | answer |\n|---|--:|--:|%s--:|--:|--:|\n", strings.Repeat("--:|", len(references)))
 		for _, c := range contestants {
 			all := slices.Sorted(slices.Values(c.perSecond[style]))
-			fmt.Printf("| %s | %.0f | %.0f–%.0f |", c.name, median(all), all[0], all[len(all)-1])
+			fmt.Printf("| %s | %.0f | %.0f–%.0f |", c.name, rig.Median(all), all[0], all[len(all)-1])
 			for _, ref := range references {
-				fmt.Printf(" %.2f |", ratio(c.perSecond[style], ref.perSecond[style]))
+				fmt.Printf(" %.2f |", rig.Ratio(c.perSecond[style], ref.perSecond[style]))
 			}
 			fmt.Printf(" %s | %d | %d B |\n", c.spread[style], c.errors[style], c.size)
 		}
 	}
-}
-
-// ratio is the median of the ratios round by round: what slowed the machine in one round slowed both.
-func ratio(a, b []float64) float64 {
-	ratios := make([]float64, len(a))
-	for i := range a {
-		ratios[i] = a[i] / b[i]
-	}
-	slices.Sort(ratios)
-	return median(ratios)
-}
-
-// median wants its values sorted.
-func median(sorted []float64) float64 {
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }

@@ -28,15 +28,31 @@ type contestant struct {
 	// verify compares the library's own books with the number of jobs.
 	verify func(ctx context.Context, socket string, queues []string, jobs int) error
 
-	enqueue1, enqueueMany, drain, lone, loneCrowd series
-	latency1, latencyCrowd                        []time.Duration
-	idle1, idleCrowd                              cost
+	drained                []float64 // jobs/s, lately
+	lone, loneCrowd        series
+	latency1, latencyCrowd []time.Duration
+	idle1, idleCrowd       cost
 }
 
 // producer enqueues.
 type producer struct {
 	enqueue func(ctx context.Context, queue string, payload []byte) error
+	batch   func(ctx context.Context, queue string, payloads [][]byte) error // nil: the library has none
+	status  func(ctx context.Context, queue, id string) error
+	page    func(ctx context.Context, queue string) ([]string, error) // the ids of the first 50 that wait
 	close   func()
+}
+
+// alone gives the contestant a new server, and a producer that is connected to it.
+func (c *contestant) alone(dir string, keeps persistence) (server *redisServer, p *producer, end func(), err error) {
+	if server, err = startRedis(dir, keeps); err != nil {
+		return nil, nil, nil, err
+	}
+	if p, err = c.dial(server.socket); err != nil {
+		server.stop()
+		return nil, nil, nil, err
+	}
+	return server, p, func() { p.close(); server.stop() }, nil
 }
 
 const jobName = "bench"
@@ -74,6 +90,25 @@ func tasksDial(socket string) (*producer, error) {
 		enqueue: func(ctx context.Context, queue string, payload []byte) error {
 			_, err := client.Enqueue(ctx, jobName, payload, tasks.Queue(queue), tasks.Keep(*keep))
 			return err
+		},
+		batch: func(ctx context.Context, queue string, payloads [][]byte) error {
+			batch := make([]tasks.Task, len(payloads))
+			for i, payload := range payloads {
+				batch[i] = tasks.Task{Name: jobName, Payload: payload, Options: []tasks.Option{tasks.Queue(queue), tasks.Keep(*keep)}}
+			}
+			_, err := client.EnqueueBatch(ctx, batch)
+			return err
+		},
+		status: func(ctx context.Context, _, id string) error {
+			_, err := client.Status(ctx, id)
+			return err
+		},
+		page: func(ctx context.Context, queue string) (ids []string, err error) {
+			page, err := client.Inspector().Jobs(ctx, tasks.Filter{Queue: queue, State: tasks.Pending, Limit: pageSize})
+			for _, job := range page.Jobs {
+				ids = append(ids, job.ID)
+			}
+			return ids, err
 		},
 		close: client.Close,
 	}, nil
@@ -132,7 +167,7 @@ func asynqRedis(socket string) asynq.RedisClientOpt {
 }
 
 func asynqDial(socket string) (*producer, error) {
-	client := asynq.NewClient(asynqRedis(socket))
+	client, inspector := asynq.NewClient(asynqRedis(socket)), asynq.NewInspector(asynqRedis(socket))
 	return &producer{
 		enqueue: func(ctx context.Context, queue string, payload []byte) error {
 			options := []asynq.Option{asynq.Queue(queue)}
@@ -142,7 +177,21 @@ func asynqDial(socket string) (*producer, error) {
 			_, err := client.EnqueueContext(ctx, asynq.NewTask(jobName, payload), options...)
 			return err
 		},
-		close: func() { client.Close() },
+		status: func(_ context.Context, queue, id string) error {
+			_, err := inspector.GetTaskInfo(queue, id)
+			return err
+		},
+		page: func(_ context.Context, queue string) (ids []string, err error) {
+			jobs, err := inspector.ListPendingTasks(queue, asynq.PageSize(pageSize))
+			for _, job := range jobs {
+				ids = append(ids, job.ID)
+			}
+			return ids, err
+		},
+		close: func() {
+			client.Close()
+			inspector.Close()
+		},
 	}, nil
 }
 

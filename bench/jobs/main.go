@@ -5,12 +5,13 @@
 //
 // What is unfair to asynq: handlers that do nothing show only what the libraries cost, and let claims and ends gather into batches that
 // slow handlers would not fill; many goroutines behind one client let enqueues do the same, where many processes would not; asynq polls
-// once a second unless told otherwise, by design (hence the contestant with 10 ms). To pkg/tasks: its EnqueueBatch is not
-// used; asynq can pause, group and list jobs by state for what it writes more, which nobody asks for here. To both: producers, handlers and
+// once a second unless told otherwise, by design (hence the contestant with 10 ms); it has no bulk enqueue, its 64 goroutines stand for it.
+// To pkg/tasks: asynq can pause, group and list jobs by state for what it writes more, which nobody asks for here. To both: producers, handlers and
 // Redis share the cores, so that a rate says as much about the Go side as about Redis.
 //
-//	go -C bench/jobs run .              5 rounds, about 3 minutes
-//	go -C bench/jobs run . -short       a look, half a minute; its latencies are of 100 jobs
+//	go -C bench/jobs run .              3 rounds, about 5 minutes
+//	go -C bench/jobs run . -short       a look, about a minute; its latencies are of 100 jobs
+//	go -C bench/jobs run . -rounds 1 -n 200000 -pending 1000,100000,1000000
 //	go -C bench/jobs run . -keep 0      nobody asks for results: asynq deletes a job at its end
 package main
 
@@ -19,24 +20,33 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"math/rand/v2"
+	"math"
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"supervisor/bench/rig"
 )
 
 var (
-	rounds      = flag.Int("rounds", 5, "interleaved rounds")
-	jobs        = flag.Int("n", 20_000, "jobs to enqueue and drain per round; a quarter of them comes from one goroutine, the rest from 64")
+	rounds      = flag.Int("rounds", 3, "interleaved rounds")
+	jobs        = flag.Int("n", 40_000, "jobs to enqueue and drain per round: an eighth of them from one goroutine, three from 64, half in bulk")
+	pending     = flag.String("pending", "1000,100000", "how many jobs wait while others are claimed, asked for and listed; \"\": skip that")
+	loadFor     = flag.Duration("load", 3*time.Second, "how long to enqueue at a fixed rate, for each latency under load")
+	budget      = flag.Duration("budget", 15*time.Minute, "give up after this long: a run that hangs. A lost job shows earlier")
 	concurrency = flag.Int("concurrency", 64, "handlers at once in the drain")
 	samples     = flag.Int("samples", 500, "lone jobs for the latency, over all rounds")
 	keep        = flag.Duration("keep", time.Hour, "retention of a result of 16 bytes; 0: no results")
 	pool        = flag.Int("pool", 0, "asynq's PoolSize; 0: go-redis' default of 10 per core, which was faster here than one for each goroutine")
 	idle        = flag.Duration("idle", 11*time.Second, "how long to watch idle runners")
 	short       = flag.Bool("short", false, "one round of 4,000 jobs and 100 lone ones")
+
+	piles []int // -pending
 )
 
 const (
@@ -44,8 +54,6 @@ const (
 	payloadSize = 200
 	crowd       = 50 // idle runners
 	idleSlots   = 10 // handlers at once of an idle runner
-	// limit ends a run that hangs. A lost job shows earlier.
-	limit = 4 * time.Minute
 	// patience is how long a job may take before it counts as lost: more than any poll, lease or retry here.
 	patience = 20 * time.Second
 )
@@ -53,11 +61,19 @@ const (
 func main() {
 	flag.Parse()
 	if *short {
-		*rounds, *jobs, *samples, *idle = 1, 4000, 100, 5*time.Second
+		*rounds, *jobs, *samples, *idle, *loadFor = 1, 4000, 100, 5*time.Second, time.Second
+	}
+	for _, n := range strings.FieldsFunc(*pending, func(r rune) bool { return r == ',' }) {
+		waiting, err := strconv.Atoi(n)
+		if err != nil || waiting < pageSize {
+			fmt.Fprintf(os.Stderr, "jobs: -pending %q: numbers from %d on, with commas\n", *pending, pageSize)
+			os.Exit(2)
+		}
+		piles = append(piles, waiting)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done after %s", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, *budget, fmt.Errorf("not done after %s", *budget))
 	defer cancel()
 	if err := run(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -80,295 +96,70 @@ func run(ctx context.Context) error {
 	if err := watchIdle(ctx, dir, all); err != nil {
 		return fmt.Errorf("idle: %w", err)
 	}
+	figures := new(table)
 	for round := range *rounds {
-		order := slices.Clone(all)
-		if round%2 == 1 {
-			slices.Reverse(order) // who runs after whom should not matter
-		}
-		for _, c := range order {
-			if !c.latencyOnly {
-				if err := c.throughput(ctx, dir); err != nil {
-					return fmt.Errorf("%s, throughput: %w", c.name, err)
-				}
-			}
-		}
-		for _, c := range order {
-			if err := c.latency(ctx, dir, 1); err != nil {
-				return fmt.Errorf("%s, latency with 1 runner: %w", c.name, err)
-			}
-		}
-		for _, c := range order {
-			if err := c.latency(ctx, dir, crowd); err != nil {
-				return fmt.Errorf("%s, latency with %d runners: %w", c.name, crowd, err)
-			}
+		if err := oneRound(ctx, dir, all, figures, round); err != nil {
+			return err
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d, %s\n", round+1, *rounds, time.Since(started).Round(time.Second))
 	}
-	report(all, time.Since(started))
+	bare, err := raw(dir)
+	if err != nil {
+		return err
+	}
+	report(all, figures, bare, time.Since(started))
 	return nil
 }
 
-// throughput fills a queue, first from one goroutine, then from many, and drains it.
-func (c *contestant) throughput(ctx context.Context, dir string) error {
-	server, err := startRedis(dir)
-	if err != nil {
-		return err
+// oneRound takes all figures once, the contestants in turn.
+func oneRound(ctx context.Context, dir string, all []*contestant, figures *table, round int) error {
+	order := slices.Clone(all)
+	if round%2 == 1 {
+		slices.Reverse(order) // who runs after whom should not matter
 	}
-	defer server.stop()
-	p, err := c.dial(server.socket)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	// The first jobs dial, load scripts and register the queue.
-	const warm = 2 * producers
-	books := newLedger(*jobs + warm)
-	if err := fill(ctx, p, books, warm, producers); err != nil {
-		return err
-	}
-
-	alone, err := server.measure(func() error { return fill(ctx, p, books, *jobs/4, 1) })
-	if err != nil {
-		return err
-	}
-	c.enqueue1.add(alone, *jobs/4)
-	many, err := server.measure(func() error { return fill(ctx, p, books, *jobs-*jobs/4, producers) })
-	if err != nil {
-		return err
-	}
-	c.enqueueMany.add(many, *jobs-*jobs/4)
-
-	total := books.issued()
-	var stop func() error
-	drain, err := server.measure(func() (err error) {
-		if stop, err = c.work(server.socket, "default", *concurrency, func(payload []byte) { books.began(payload) }); err != nil {
-			return err
-		}
-		return c.settled(ctx, server, books, total)
-	})
-	if stop != nil {
-		err = errors.Join(err, stop())
-	}
-	if err != nil {
-		return err
-	}
-	c.drain.add(drain, total)
-	return errors.Join(books.check(), c.verify(ctx, server.socket, []string{"default"}, total))
-}
-
-// fill enqueues n jobs.
-func fill(ctx context.Context, p *producer, books *ledger, n, goroutines int) error {
-	var all sync.WaitGroup
-	failed := make(chan error, goroutines)
-	for i := range goroutines {
-		share := n / goroutines
-		if i < n%goroutines {
-			share++
-		}
-		all.Go(func() {
-			for range share {
-				if err := p.enqueue(ctx, "default", books.issue()); err != nil {
-					failed <- fmt.Errorf("enqueue: %w", err)
-					return
-				}
+	each := func(what string, rivals bool, measure func(*contestant) error) error {
+		for _, c := range order {
+			if rivals && c.latencyOnly {
+				continue
 			}
-		})
-	}
-	all.Wait()
-	select {
-	case err := <-failed:
-		return err
-	default:
+			fmt.Fprintf(os.Stderr, "round %d: %s: %s\n", round+1, what, c.name)
+			if err := measure(c); err != nil {
+				return fmt.Errorf("%s, %s: %w", c.name, what, err)
+			}
+		}
 		return nil
 	}
-}
-
-// settled waits until Redis' books say that n jobs have ended. Redis is asked only when all handlers have begun.
-func (c *contestant) settled(ctx context.Context, server *redisServer, books *ledger, n int) error {
-	progress, last := time.Now(), 0
-	for {
-		begun := books.runs()
-		if begun > last {
-			progress, last = time.Now(), begun
-		}
-		if begun >= n {
-			ended, err := server.integer(c.ended("default"))
-			if err != nil || ended >= n {
-				return err
-			}
-		}
-		if time.Since(progress) > patience {
-			return fmt.Errorf("lost: %d of %d jobs have begun, and nothing moved for %s", begun, n, patience)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Millisecond):
+	for _, keeps := range []persistence{none, aof} {
+		if err := each("throughput, "+keeps.String(), true, func(c *contestant) error { return c.throughput(ctx, figures, dir, keeps) }); err != nil {
+			return err
 		}
 	}
-}
-
-// latency takes the time from before the enqueue to the handler's first line, one job at a time, while runners idle.
-func (c *contestant) latency(ctx context.Context, dir string, runners int) error {
-	server, err := startRedis(dir)
-	if err != nil {
-		return err
-	}
-	defer server.stop()
-	p, err := c.dial(server.socket)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-
-	wanted := (*samples + *rounds - 1) / *rounds
-	queues := []string{"default"}
-	if runners == 1 && c.lanes > 1 {
-		queues = nil
-		for i := range c.lanes {
-			queues = append(queues, fmt.Sprintf("lane%d", i))
-		}
-	}
-	each := (wanted + len(queues) - 1) / len(queues)
-	books := newLedger((each + 1) * len(queues))
-	began := make(map[string]chan event)
-	var stops []func() error
-	for _, queue := range queues {
-		first := make(chan event, 16)
-		began[queue] = first
-		for range runners {
-			stop, err := c.work(server.socket, queue, idleSlots, func(payload []byte) {
-				now := time.Now()
-				first <- event{books.began(payload), now}
-			})
-			if err != nil {
-				return errors.Join(err, together(stops))
-			}
-			stops = append(stops, stop)
-		}
-	}
-	pause(ctx, 500*time.Millisecond+2*c.period) // until all have registered and their polls have no common beat
-
-	lone := func(queue string) (time.Duration, error) {
-		payload := books.issue()
-		start := time.Now()
-		if err := p.enqueue(ctx, queue, payload); err != nil {
-			return 0, err
-		}
-		select {
-		case e := <-began[queue]:
-			if e.index != indexOf(payload) {
-				return 0, fmt.Errorf("job %d ran while %d was awaited", e.index, indexOf(payload))
-			}
-			return e.at.Sub(start), nil
-		case <-time.After(patience):
-			return 0, fmt.Errorf("lost: job %d has not begun after %s", indexOf(payload), patience)
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-	var warm sync.WaitGroup // the first jobs dial and load scripts
-	warmed := make(chan error, len(queues))
-	for _, queue := range queues {
-		warm.Go(func() {
-			_, err := lone(queue)
-			warmed <- err
-		})
-	}
-	warm.Wait()
-	for range queues {
-		if err := <-warmed; err != nil {
-			return errors.Join(err, together(stops))
-		}
-	}
-	pause(ctx, 20*time.Millisecond)
-
-	var mu sync.Mutex // guards took and failed
-	var took []time.Duration
-	var failed error
-	cost, err := server.measure(func() error {
-		var all sync.WaitGroup
-		for _, queue := range queues {
-			all.Go(func() {
-				for range each {
-					// 3 ms: until the runner sleeps again. The rest: at no fixed time of its polls.
-					rest := 7 * time.Millisecond
-					if runners == 1 {
-						rest = max(rest, c.period*3/2)
-					}
-					pause(ctx, 3*time.Millisecond+rand.N(rest))
-					d, err := lone(queue)
-					mu.Lock()
-					took, failed = append(took, d), errors.Join(failed, err)
-					mu.Unlock()
-					if err != nil {
-						return
-					}
-				}
-			})
-		}
-		all.Wait()
-		pause(ctx, 3*time.Millisecond) // for the end of the last job
-		return failed
-	})
-	if err = errors.Join(err, together(stops)); err != nil {
-		return err
-	}
-	if runners == 1 {
-		c.latency1 = append(c.latency1, took...)
-		c.lone.add(cost, len(took))
-	} else {
-		c.latencyCrowd = append(c.latencyCrowd, took...)
-		c.loneCrowd.add(cost, len(took))
-	}
-	return errors.Join(books.check(), c.verify(ctx, server.socket, queues, books.issued()))
-}
-
-// watchIdle finds out what runners without jobs ask of Redis: all contestants at once, each with a server of its own.
-func watchIdle(ctx context.Context, dir string, all []*contestant) error {
-	var stops []func() error
-	defer func() { together(stops) }()
-	type seat struct {
-		server *redisServer
-		into   *cost
-		before reading
-	}
-	var seats []*seat
+	slower := math.Inf(1)
 	for _, c := range all {
-		for runners, into := range map[int]*cost{1: &c.idle1, crowd: &c.idleCrowd} {
-			server, err := startRedis(dir)
-			if err != nil {
-				return err
-			}
-			defer server.stop()
-			for range runners {
-				stop, err := c.work(server.socket, "default", idleSlots, func([]byte) {})
-				if err != nil {
-					return err
-				}
-				stops = append(stops, stop)
-			}
-			seats = append(seats, &seat{server: server, into: into})
+		if !c.latencyOnly {
+			slower = min(slower, rig.Median(c.drained))
 		}
 	}
-	pause(ctx, 2*time.Second)
-	for _, s := range seats {
-		var err error
-		if s.before, err = s.server.read(); err != nil {
+	for _, level := range levels {
+		what := fmt.Sprintf("latency at %d %%", level)
+		if err := each(what, true, func(c *contestant) error { return c.load(ctx, figures, dir, level, slower*float64(level)/100) }); err != nil {
 			return err
 		}
 	}
-	pause(ctx, *idle)
-	for _, s := range seats {
-		after, err := s.server.read()
-		if err != nil {
+	if err := each("sleepers", true, func(c *contestant) error { return c.sleepers(ctx, figures, dir) }); err != nil {
+		return err
+	}
+	for _, waiting := range piles {
+		if err := each(fmt.Sprintf("flat, %d wait", waiting), true, func(c *contestant) error { return c.flat(ctx, figures, dir, waiting) }); err != nil {
 			return err
 		}
-		*s.into = after.since(s.before)
 	}
-	err := together(stops) // before the servers
-	stops = nil
-	return errors.Join(err, ctx.Err())
+	for _, runners := range []int{1, crowd} {
+		if err := each(fmt.Sprintf("latency, idle, %d runners", runners), false, func(c *contestant) error { return c.latency(ctx, dir, runners) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // together stops runners all at once.

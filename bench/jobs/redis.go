@@ -27,18 +27,33 @@ type redisServer struct {
 	asked  int // commands that this connection has sent: not the contestant's
 }
 
-// settings of all servers: Debian's defaults but for a socket of its own, AOF, and neither snapshots nor rewrites of the AOF, whose fork
+// settings of all servers: Debian's defaults but for a socket of its own, and neither snapshots nor rewrites of the AOF, whose fork
 // would hit one contestant and not the other.
-var redisSettings = []string{"--port", "0", "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--auto-aof-rewrite-percentage", "0"}
+var redisSettings = []string{"--port", "0", "--appendfsync", "everysec", "--save", "", "--auto-aof-rewrite-percentage", "0"}
 
-func startRedis(parent string) (*redisServer, error) {
+// persistence is a server's appendonly.
+type persistence string
+
+const (
+	aof  persistence = "yes" // everysec
+	none persistence = "no"
+)
+
+func (p persistence) String() string {
+	if p == aof {
+		return "AOF everysec"
+	}
+	return "persistence off"
+}
+
+func startRedis(parent string, keeps persistence) (*redisServer, error) {
 	dir, err := os.MkdirTemp(parent, "r")
 	if err != nil {
 		return nil, err
 	}
 	s := &redisServer{dir: dir, socket: filepath.Join(dir, "sock"), gone: make(chan struct{})}
 	log := filepath.Join(dir, "log")
-	s.cmd = exec.Command("redis-server", append([]string{"--unixsocket", s.socket, "--dir", dir, "--logfile", log}, redisSettings...)...)
+	s.cmd = exec.Command("redis-server", append([]string{"--unixsocket", s.socket, "--dir", dir, "--logfile", log, "--appendonly", string(keeps)}, redisSettings...)...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us; we stop it
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%w; run: make deps", err)

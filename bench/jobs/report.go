@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"runtime/debug"
 	"slices"
@@ -14,33 +13,29 @@ import (
 
 // series is one measurement of each round.
 type series struct {
-	took                           time.Duration // all rounds together
-	jobs                           int
-	perSecond, commands, cpuMicros []float64 // per round; the last two per job
+	took     time.Duration // all rounds together
+	jobs     int
+	commands []float64 // per job, by round
 }
 
 func (s *series) add(c cost, jobs int) {
 	n := float64(jobs)
 	s.took += c.took
 	s.jobs += jobs
-	s.perSecond = append(s.perSecond, n/c.took.Seconds())
 	s.commands = append(s.commands, float64(c.commands)/n)
-	s.cpuMicros = append(s.cpuMicros, float64(c.cpu.Microseconds())/n)
 }
 
-func report(all []*contestant, took time.Duration) {
-	text, _ := os.ReadFile("/proc/loadavg")
-	load := strings.Join(strings.Fields(string(text))[:3], " ")
+func report(all []*contestant, figures *table, bare []string, took time.Duration) {
 	fmt.Printf("%s\n", rig.Machine())
 	fmt.Printf("%s; rueidis %s; asynq %s, go-redis %s, PoolSize %d (0: its default); loadavg at the end %s\n", redisVersion(), version("github.com/redis/rueidis"),
-		version("github.com/hibiken/asynq"), version("github.com/redis/go-redis/v9"), *pool, load)
+		version("github.com/hibiken/asynq"), version("github.com/redis/go-redis/v9"), *pool, rig.LoadAverage())
 	fmt.Printf("medians of %d interleaved rounds (lowest–highest), %s in all; payload %d B, ", *rounds, took.Round(time.Second), payloadSize)
 	if *keep > 0 {
 		fmt.Printf("result %d B kept for %s", len(result), *keep)
 	} else {
 		fmt.Printf("no results kept")
 	}
-	fmt.Printf(";\n%d jobs a round, handlers that do nothing, concurrency %d; unix socket, AOF everysec, a new redis-server for each measurement;\n÷: median of the ratios round by round, where there are rounds\n\n", *jobs, *concurrency)
+	fmt.Printf(";\n%d jobs a round, handlers that do nothing, concurrency %d; unix socket, a new redis-server for each measurement, AOF everysec unless the row says else (what waits in piles: off);\n÷: median of the ratios round by round, where there are rounds\n\n", *jobs, *concurrency)
 
 	fmt.Print("| |")
 	for _, c := range all {
@@ -48,28 +43,7 @@ func report(all []*contestant, took time.Duration) {
 	}
 	fmt.Printf(" tasks ÷ asynq |\n|---|%s--:|\n", strings.Repeat("--:|", len(all)))
 
-	rounds := func(name, format string, of func(*contestant) []float64) {
-		fmt.Printf("| %s |", name)
-		for _, c := range all {
-			values := of(c)
-			if len(values) == 0 {
-				fmt.Print(" = asynq |")
-				continue
-			}
-			sorted := slices.Sorted(slices.Values(values))
-			fmt.Printf(" "+format+" ("+format+"–"+format+") |", median(sorted), sorted[0], sorted[len(sorted)-1])
-		}
-		fmt.Printf(" %.2f |\n", ratio(of(all[0]), of(all[1])))
-	}
-	rounds("enqueue, 1 goroutine, jobs/s", "%.0f", func(c *contestant) []float64 { return c.enqueue1.perSecond })
-	rounds(fmt.Sprintf("enqueue, %d goroutines, jobs/s", producers), "%.0f", func(c *contestant) []float64 { return c.enqueueMany.perSecond })
-	rounds("drain, jobs/s", "%.0f", func(c *contestant) []float64 { return c.drain.perSecond })
-	rounds("Redis commands/job: enqueue, 1", "%.2f", func(c *contestant) []float64 { return c.enqueue1.commands })
-	rounds(fmt.Sprintf("… enqueue, %d", producers), "%.2f", func(c *contestant) []float64 { return c.enqueueMany.commands })
-	rounds("… claim + end, saturated", "%.2f", func(c *contestant) []float64 { return c.drain.commands })
-	rounds("Redis CPU µs/job: enqueue, 1", "%.0f", func(c *contestant) []float64 { return c.enqueue1.cpuMicros })
-	rounds(fmt.Sprintf("… enqueue, %d", producers), "%.0f", func(c *contestant) []float64 { return c.enqueueMany.cpuMicros })
-	rounds("… claim + end, saturated", "%.0f", func(c *contestant) []float64 { return c.drain.cpuMicros })
+	figures.print(all)
 
 	single := func(name, format string, of func(*contestant) float64) {
 		fmt.Printf("| %s |", name)
@@ -110,6 +84,7 @@ func report(all []*contestant, took time.Duration) {
 	single(fmt.Sprintf("idle, %d runners: Redis CPU, ms/s", crowd), "%.1f", func(c *contestant) float64 {
 		return float64(c.idleCrowd.cpu.Microseconds()) / 1000 / c.idleCrowd.took.Seconds()
 	})
+	fmt.Printf("\n| redis-benchmark, 50 connections, payload %d B | commands/s | Redis CPU µs/command |\n|---|--:|--:|\n%s\n", payloadSize, strings.Join(bare, "\n"))
 	fmt.Printf("\nlatency samples, all rounds together (1 runner, %d runners):", crowd)
 	for _, c := range all {
 		fmt.Printf(" %s %d, %d;", c.name, len(c.latency1), len(c.latencyCrowd))
@@ -142,20 +117,4 @@ func version(module string) string {
 func percentile(all []time.Duration, p int) float64 {
 	sorted := slices.Sorted(slices.Values(all))
 	return float64(sorted[(len(sorted)-1)*p/100].Microseconds()) / 1000
-}
-
-// ratio is the median of the ratios round by round: what slowed the machine in one round slowed both.
-func ratio(a, b []float64) float64 {
-	ratios := make([]float64, len(a))
-	for i := range a {
-		ratios[i] = a[i] / b[i]
-	}
-	slices.Sort(ratios)
-	return median(ratios)
-}
-
-// median wants its values sorted.
-func median(sorted []float64) float64 {
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }

@@ -16,7 +16,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -123,7 +122,7 @@ func run() error {
 		}
 		table = append(table, rows...)
 	}
-	fmt.Printf("%s, %d workers, load average %s\n\n", rig.Machine(), *workers, loadAverage())
+	fmt.Printf("%s, %d workers, load average %s\n\n", rig.Machine(), *workers, rig.LoadAverage())
 	fmt.Println("| | n | p50 | p99 | max |\n|---|--:|--:|--:|--:|")
 	for _, row := range table {
 		fmt.Printf("| %s | %d | %.0f ms | %.0f ms | %.0f ms |\n", row.name, len(row.took), row.quantile(0.5), row.quantile(0.99), row.quantile(1))
@@ -337,16 +336,6 @@ func (p program) latency(mix loadtest.Mix) (string, error) {
 		ratios = append(ratios, p99[1][i/2]/p99[0][i/2])
 		say("        %d of %d: p99 steady %.1f ms, in reloads %.1f ms, ratio %.2f; %d failed so far", i/2+1, pairs, p99[0][i/2], p99[1][i/2], ratios[i/2], failed)
 	}
-	return fmt.Sprintf("%.0f | %.1f ms | %.1f ms | %.1f ms | %.1f ms | %.2f | %d | %d", median(rates), median(p50[0]), median(p50[1]),
-		median(p99[0]), median(p99[1]), median(ratios), reloads, failed), nil
-}
-
-func median(values []float64) float64 {
-	slices.Sort(values)
-	return values[len(values)/2]
-}
-
-func loadAverage() string {
-	text, _ := os.ReadFile("/proc/loadavg")
-	return strings.Join(strings.Fields(string(text))[:3], " ")
+	return fmt.Sprintf("%.0f | %.1f ms | %.1f ms | %.1f ms | %.1f ms | %.2f | %d | %d", rig.Median(rates), rig.Median(p50[0]), rig.Median(p50[1]),
+		rig.Median(p99[0]), rig.Median(p99[1]), rig.Median(ratios), reloads, failed), nil
 }

@@ -151,6 +151,12 @@ func Machine() string {
 		first("go", "list", "-m", "-f", "{{.Version}}", "github.com/valyala/fasthttp"), commit, time.Now().UTC().Format("2006-01-02 15:04 MST"))
 }
 
+// LoadAverage of the last 1, 5 and 15 minutes: who else was there.
+func LoadAverage() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	return strings.Join(strings.Fields(string(text))[:3], " ")
+}
+
 // first is the first line of what a program prints, "unknown" if it fails.
 func first(command ...string) string {
 	out, err := exec.Command(command[0], command[1:]...).Output()

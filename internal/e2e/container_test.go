@@ -18,7 +18,8 @@ import (
 // container is a pid namespace with a holder in it.
 type container struct {
 	*server
-	holder int // its pid, as we see it
+	holder  int    // its pid, as we see it
+	program string // the supervisor's file, "": nobody can write there
 }
 
 // childrenOf gives the child processes of one that is not ours. Each of its threads has its own.
@@ -58,10 +59,11 @@ func needRoot(t *testing.T) {
 func namespaced(t *testing.T, env []string, args ...string) *container {
 	t.Helper()
 	needRoot(t)
-	s := launchIn(t, []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}, env, args...)
+	program := ownSupervisor(t)
+	s := launchProgram(t, []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", program}, env, args...)
 	holder := child(t, s.pid)
 	s.pid = holder // unshare itself takes no signals
-	return &container{s, holder}
+	return &container{s, holder, program}
 }
 
 // dockered starts one in a container of docker's, of a read-only image, as nobody in particular. docker itself passes signals on.
@@ -92,7 +94,10 @@ func dockered(t *testing.T, args ...string) *container {
 		t.Fatal(err)
 	}
 	holder, _ := strconv.Atoi(strings.TrimSpace(string(out)))
-	return &container{s, holder}
+	if out, err := exec.Command("docker", "exec", image, "supervisor", "ctl", "status").CombinedOutput(); err != nil || !strings.Contains(string(out), "pool web: ") {
+		t.Errorf("docker exec … supervisor ctl status: %v: %s", err, out)
+	}
+	return &container{s, holder, ""}
 }
 
 // story: everything that replaces a part of it, under load, and then the end.
@@ -116,6 +121,12 @@ func (c *container) story(t *testing.T) {
 		syscall.Kill(c.main(), syscall.SIGKILL)
 		c.await("the supervisor before us died", i+1)
 		c.await("reload done", n+2+i)
+		load.Await(300)
+	}
+	if c.program != "" {
+		replace(t, c.program, "#!/bin/sh\nexit 7\n")
+		c.signal(syscall.SIGUSR2)
+		c.await("self-upgrade failed, nothing changed.*exit status 7", 1)
 		load.Await(300)
 	}
 	c.orphans(t, pick(2000, 10_000))
@@ -171,6 +182,7 @@ func TestHolderAsPID1(t *testing.T) {
 }
 
 func TestHolderInDocker(t *testing.T) {
+	t.Parallel()
 	dockered(t, "-w", "2", "-b", "127.0.0.1:0", "--", "/usr/local/bin/app", "serve").story(t)
 }
 

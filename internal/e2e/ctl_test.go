@@ -128,6 +128,7 @@ func TestCtl(t *testing.T) {
 
 // A supervisor that is stopped answers nobody; the clients say so, and go. What they asked for may happen later.
 func TestCtlWithAStoppedSupervisor(t *testing.T) {
+	t.Parallel()
 	c := configured(t, webPool(""))
 	c.signal(syscall.SIGSTOP)
 	var clients sync.WaitGroup

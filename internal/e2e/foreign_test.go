@@ -98,6 +98,7 @@ func foreign(t *testing.T, s *server, says string) {
 }
 
 func TestGunicornAsWorker(t *testing.T) {
+	t.Parallel()
 	gunicorn := need(t, "gunicorn")
 	if out, err := exec.Command(gunicorn, "--version").CombinedOutput(); err != nil {
 		gunicorn = "/usr/bin/gunicorn" // Debian's, where another Python stands before it in PATH
@@ -111,11 +112,13 @@ func TestGunicornAsWorker(t *testing.T) {
 }
 
 func TestPythonAsWorker(t *testing.T) {
+	t.Parallel()
 	script := write(t, "server.py", pythonServer)
 	foreign(t, start(t, nil, "-w", "2", "-b", "127.0.0.1:0", "--", need(t, "python3"), script), "hello from python")
 }
 
 func TestNodeAsWorker(t *testing.T) {
+	t.Parallel()
 	need(t, "python3")
 	script := write(t, "server.js", nodeServer)
 	foreign(t, start(t, nil, "-w", "2", "-b", "127.0.0.1:0", "--", need(t, "node"), script), "hello from node")

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"image"
 	"image/jpeg"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -505,5 +507,52 @@ env     = { REDIS_URL = "unix:redis.sock" }
 	s.await(`runner stopped.*jobs were left behind`, 1)
 	if n := s.count("did not leave within graceful_timeout|worker is killed"); n > 0 {
 		t.Errorf("the runner had to be told twice")
+	}
+}
+
+// A runner whose claims fail although Redis answers is never ready: it must not replace one that works.
+func TestARunnerThatCannotClaimFailsItsStart(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "redis")
+	redisProcess(t, socket)
+	var redis net.Conn
+	for deadline := time.Now().Add(eventually); ; time.Sleep(10 * time.Millisecond) {
+		var err error
+		if redis, err = net.Dial("unix", socket); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	defer redis.Close()
+	// Where claims look for what is due lies something else.
+	if _, err := redis.Write([]byte("*3\r\n$3\r\nSET\r\n$23\r\n{tasks:default:0}:sched\r\n$1\r\nx\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 5)
+	if _, err := io.ReadFull(redis, answer); err != nil || string(answer) != "+OK\r\n" {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer notify.Close()
+	cmd := exec.Command(app(), "work")
+	cmd.Env = append(os.Environ(), "REDIS_URL=unix:"+socket, "NOTIFY_SOCKET="+notify.LocalAddr().String())
+	out, err := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), "not one claim") {
+		t.Errorf("exit code %d, %v\n%s", code, err, out)
+	}
+	notify.SetReadDeadline(time.Now())
+	for b := make([]byte, 4096); ; {
+		n, err := notify.Read(b)
+		if err != nil {
+			break
+		}
+		if strings.Contains(string(b[:n]), "READY=1") {
+			t.Errorf("it said %q", b[:n])
+		}
 	}
 }

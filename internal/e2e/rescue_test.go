@@ -11,6 +11,7 @@ import (
 // One of four workers is stopped under load and goes on later, again and again: nobody fails. Who asks anew is served by the others
 // meanwhile, else the load would come to a stand: only the connections that the stopped one held wait for it.
 func TestStoppedWorkerCostsNobodyARequest(t *testing.T) {
+	t.Parallel()
 	s := start(t, []string{"APP_DEBUG=1"}, "-w", "4", "-b", "127.0.0.1:0", "--", app(), "serve")
 	s.await("pool serves", 1)
 	load := startLoad(t, s, loadtest.Mix{KeepAlive: 10, Paused: 10, OneShot: 20})

@@ -49,6 +49,7 @@ func TestSecondSupervisorIsRefused(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		args []string
 		code int
@@ -80,10 +81,10 @@ func TestPIDFileNamesTheSupervisorAndGoesWithIt(t *testing.T) {
 		t.Errorf("pidfile says %s, the supervisor is %d", got, s.cmd.Process.Pid)
 	}
 	second := launch(t, nil, "-p", pidfile, "-b", "127.0.0.1:0", "--", app(), "serve")
-	if code := second.wait(); code == 0 {
-		t.Error("a second supervisor runs with the same pidfile")
+	if code := second.wait(); code != exitBind { // systemd shall not try again
+		t.Errorf("a second supervisor with the same pidfile ended with %d, want %d", code, exitBind)
 	}
-	second.await("another supervisor runs with it", 1)
+	second.await(fmt.Sprintf("another supervisor runs with it .pid %d.", s.cmd.Process.Pid), 1)
 	s.signal(syscall.SIGTERM)
 	if code := s.wait(); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -116,6 +117,7 @@ func TestSignalsToTheWholeGroup(t *testing.T) {
 
 // The supervisor is killed: its workers notice, serve on for orphan_timeout, survive their next log line, and leave.
 func TestOrphansServeOnAndLeave(t *testing.T) {
+	t.Parallel()
 	s := start(t, []string{"APP_DEBUG=1", "APP_ACCESS_LOG=1"}, "-c", write(t, "supervisor.toml", fmt.Sprintf(`
 [pool.web]
 command = [%q, "serve"]
@@ -130,6 +132,16 @@ orphan_timeout = 3
 	for range 20 {
 		if resp, _ := s.get("/health"); resp.StatusCode != 200 { // each writes an access log line into a pipe that nobody reads
 			t.Errorf("an orphan answered %d", resp.StatusCode)
+		}
+	}
+	next := launch(t, nil, "-b", s.addr, "--", app(), "serve")
+	if code := next.wait(); code != exitBind {
+		t.Errorf("exit code %d beside the orphans, want %d", code, exitBind)
+	}
+	line := next.await("workers of a supervisor that is gone", 1)
+	for _, pid := range workers {
+		if !strings.Contains(line, fmt.Sprintf("pid %d (app)", pid)) {
+			t.Errorf("it does not name the orphan %d: %s", pid, line)
 		}
 	}
 	for _, pid := range workers {

@@ -214,6 +214,8 @@ func TestUnitUnderLoad(t *testing.T) {
 		h.until("the old supervisor has left", func() bool { return h.count("this supervisor leaves") == i+1 })
 		load.Await(300)
 	}
+	program := string(readFile(t, app()))
+	replace(t, filepath.Join(h.dir, "app"), string(readFile(t, need(t, "false")))) // half a deploy, of which those that follow start nothing
 	for i := range pick(2, 10) {
 		h.kill("KILL")
 		main = h.next(main)
@@ -223,6 +225,7 @@ func TestUnitUnderLoad(t *testing.T) {
 		load.Await(300)
 		h.systemctl("reset-failed", "app") // it counts starts in a minute
 	}
+	replace(t, filepath.Join(h.dir, "app"), program)
 	h.kill("STOP")
 	h.next(main)
 	load.Await(300)

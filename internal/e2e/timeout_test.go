@@ -23,6 +23,7 @@ bind    = ["127.0.0.1:0"]
 // One handler is stuck for ever beside 99 that take 200 ms: one client gets 504, 99 are answered, the worker is replaced, and its
 // stacks are in the log. A stream older than the timeout lives on all the while.
 func TestOneStuckRequestCostsOneRequest(t *testing.T) {
+	t.Parallel()
 	s := startWeb(t, `
 workers = 1
 timeout = 1
@@ -77,6 +78,7 @@ timeout_grace = 1
 
 // A slow database: every request is overdue. Each client gets its 504, and the pool is not recycled over and over.
 func TestSlowBackendIsNoReasonToRecycle(t *testing.T) {
+	t.Parallel()
 	s := startWeb(t, `
 workers = 1
 timeout = 0.5
@@ -102,6 +104,7 @@ timeout_grace = 60
 
 // A client that sends a byte now and then takes its own time, not the application's.
 func TestSlowUploadIsTheClientsTime(t *testing.T) {
+	t.Parallel()
 	s := startWeb(t, `
 timeout = 0.5
 `)
@@ -135,6 +138,7 @@ func TestPanicCostsOneAnswer(t *testing.T) {
 
 // SIGSTOP one of two workers: the other one serves, and the stopped one is killed at heartbeat_timeout and replaced.
 func TestStoppedWorkerIsReplaced(t *testing.T) {
+	t.Parallel()
 	s := startWeb(t, `
 workers = 2
 heartbeat_timeout = 3

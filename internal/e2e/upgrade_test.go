@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -99,8 +100,12 @@ func TestBrokenSuccessorChangesNothing(t *testing.T) {
 		if !regexp.MustCompile(regexp.QuoteMeta(c.verdict)).MatchString(line) {
 			t.Errorf("%s: the verdict is %s, want it to say %q", c.name, line, c.verdict)
 		}
+		if !strings.Contains(line, program) {
+			t.Errorf("%s: the verdict %s does not name %s", c.name, line, program)
+		}
 		load.Await(200)
 	}
+	s.await("info successor stopped", 1) // nobody shall think that it was the one in charge
 	// And then a good one.
 	replace(t, program, good)
 	replace(t, file, config(fmt.Sprintf("%q, \"serve\"", app())))
@@ -114,6 +119,7 @@ func TestBrokenSuccessorChangesNothing(t *testing.T) {
 
 // A self-upgrade neither waits for a request that takes long, nor does a second one right after it.
 func TestUpgradeDoesNotWaitForSlowRequests(t *testing.T) {
+	t.Parallel()
 	s := start(t, []string{"APP_DEBUG=1"}, "-w", "2", "-b", "127.0.0.1:0", "--", app(), "serve")
 	s.await("pool serves", 1)
 	const slow = 4

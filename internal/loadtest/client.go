@@ -43,7 +43,8 @@ type client struct {
 	out    []byte          // what was sent last
 	sent   [Depth]exchange // and how it is divided into requests
 	served int             // right answers on this connection
-	well   time.Duration   // when the last one came, or the dial began, since the start of the run
+	opened time.Duration   // when its dial began, since the start of the run
+	port   int             // our end's
 	worker string          // who gave the last one
 }
 
@@ -113,7 +114,7 @@ func (c *client) chance(n int) bool { return c.rng.IntN(n) == 0 }
 
 // dial opens the connection, or fails the n requests that were to be sent over it.
 func (c *client) dial(n int) bool {
-	c.well = time.Since(c.load.started)
+	c.opened, c.port = time.Since(c.load.started), 0
 	conn, err := net.DialTimeout(c.load.to.network, c.load.to.address, c.plan.Timeout)
 	c.served, c.worker = 0, ""
 	if err != nil {
@@ -123,6 +124,9 @@ func (c *client) dial(n int) bool {
 	}
 	c.counts.Opened++
 	c.conn = conn
+	if tcp, ok := conn.LocalAddr().(*net.TCPAddr); ok {
+		c.port = tcp.Port
+	}
 	c.in.Reset(conn)
 	return true
 }
@@ -320,7 +324,6 @@ func (c *client) right(took time.Duration) {
 	c.ok.Add(1)
 	c.latency.RecordValue(max(took.Microseconds(), 1))
 	c.served++
-	c.well = time.Since(c.load.started)
 	if name := c.answer.worker; len(name) > 0 {
 		n := c.workers[string(name)]
 		if n == nil {
@@ -339,8 +342,8 @@ func (c *client) fail(n int, class Class, err error) {
 	c.failed.Add(int64(n))
 	for range n {
 		if len(c.failures) < maxFailures {
-			c.failures = append(c.failures, Failure{After: time.Since(c.load.started), Since: c.well, Client: c.number, Kind: c.kind,
-				Class: class, Served: c.served, Worker: c.worker, Err: err})
+			c.failures = append(c.failures, Failure{After: time.Since(c.load.started), Opened: c.opened, Port: c.port, Client: c.number,
+				Kind: c.kind, Class: class, Served: c.served, Worker: c.worker, Err: err})
 		}
 	}
 }

@@ -76,7 +76,8 @@ func (c *Counts) add(other Counts) {
 // Failure is one failed request, for the eye.
 type Failure struct {
 	After  time.Duration // since the start of the run
-	Since  time.Duration // the same, of the connection's last right answer, or of the dial: then all was well
+	Opened time.Duration // the same, of the connection's dial
+	Port   int           // the client's end of it; 0: never connected, not TCP, or one of net/http's
 	Client int
 	Kind   Kind
 	Class  Class

@@ -115,6 +115,9 @@ func (l *Load) Failed() (n int64) {
 	return n
 }
 
+// Elapsed is the time since the start: what Failure's times are measured by.
+func (l *Load) Elapsed() time.Duration { return time.Since(l.started) }
+
 // Await returns when n more right answers have come, and reports whether they did before the run ended.
 func (l *Load) Await(n int64) bool {
 	for goal := l.OK() + n; l.OK() < goal; {
