@@ -2,6 +2,7 @@
 
 ADDR    ?= 127.0.0.1:8080
 WORKERS ?= 4
+FUZZTIME ?= 30s
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
@@ -12,7 +13,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PORTABLE := ./pkg/worker/... ./pkg/app/... ./pkg/tasks/... ./cmd/app
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test deps check fmt vet lint bench bench-jobs prove cover clean
+.PHONY: help build run test deps check fmt vet lint bench bench-jobs prove screenshots cover clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,8 +24,10 @@ build: ## bin/supervisor and bin/app
 run: build ## web workers, job runners and an in-memory Redis (etc/dev.toml; ADDR=127.0.0.1:8080 WORKERS=4); needs nothing but Go
 	@echo
 	@echo "  look:    http://$(ADDR)/   http://$(ADDR)/health/worker"
-	@echo "  try:     curl -i --data-binary @photo.jpg http://$(ADDR)/images"
-	@sh -c 'echo "  reload:  kill -HUP $$$$       stop: Ctrl-C"; echo; unset APP_DEBUG; exec bin/supervisor -c etc/dev.toml -w $(WORKERS) -b $(ADDR)'
+	@echo "  try:     curl -i --data-binary @pkg/app/testdata/go-turns-two-280x360.jpeg http://$(ADDR)/images"
+	@echo "           bin/supervisor ctl -c etc/dev.toml status"
+	@sh -c ': $${APP_ADMIN_TOKEN:=$$(od -An -N16 -tx1 /dev/urandom | tr -d " \n")}; export APP_ADMIN_TOKEN; echo "  jobs:    http://$(ADDR)/admin/jobs   the token for this run: $$APP_ADMIN_TOKEN"; \
+	echo "  reload:  kill -HUP $$$$       stop: Ctrl-C"; echo; unset APP_DEBUG; exec bin/supervisor -c etc/dev.toml -w $(WORKERS) -b $(ADDR)'
 
 # `check` before the tests: a slip of the pen shows in seconds. go test comes last, so that its own last lines are the last to see.
 test: deps check ## everything CI runs: installs what tests use, then fmt, vet, lint, go test -race (5 minutes)
@@ -55,11 +58,21 @@ bench: deps ## Go benchmarks, then throughput against bare, prefork and nginx, a
 	go run ./bench/idle
 	go run ./bench/lifecycle
 
-bench-jobs: deps ## jobs beside asynq on a real Redis (about 3 minutes)
+bench-jobs: deps ## jobs beside asynq on a real Redis (about 5 minutes)
 	go -C bench/jobs run .
 
 prove: deps ## the long proofs: 100 reloads, 50 self-upgrades, 100,000 requests under load, 200 kills (PROVE=1)
 	PROVE=1 go test -count=1 -timeout 60m ./...
+
+screenshots: deps ## pictures of the jobs page in a real Chromium, into docs/images
+	APP_SCREENSHOTS=$(CURDIR)/docs/images go test -count=1 -run TestJobsPageInABrowser ./pkg/app
+
+# go test fuzzes one target of one package at a time; it finds all there are by their name.
+fuzz: ## fuzz every target for FUZZTIME (30s): records, ids, schedules, HTTP inputs, configuration; FUZZ=Name for one
+	@grep -rn --include=*_test.go -oE 'func $(or $(FUZZ),Fuzz[A-Za-z]+)\(' . | sed -E 's|^(.*)/[^/]*:[0-9]+:func (.*)\($$|\1 \2|' | sort | while read -r package target; do \
+		echo "== $$package $$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; \
+	done
 
 cover: deps ## coverage of all packages, in bin/cover.html
 	@mkdir -p bin

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what tests and benchmarks use beside Go: a C compiler for -race, foreign workers (gunicorn, node, python),
-# the yardsticks (wrk, nginx), and a systemd to try the units in. Only what is missing, only Debian packages.
+# the yardsticks (wrk, nginx), Redis and PostgreSQL, and a systemd to try the units in. Only what is missing, only Debian packages.
 #
 # usage: scripts/deps.sh           install what is missing
 #        scripts/deps.sh --check   only say what is missing; exit 1 if anything is
@@ -19,9 +19,14 @@ wanted=(
 	wrk:wrk
 	nginx:nginx-light
 	redis-server:redis-server
+	chromium:chromium
+	postgres:postgresql
+	aiosmtpd:python3-aiosmtpd
 	systemctl:systemd
 )
 export PATH="$PATH:/usr/sbin:/sbin"
+# Debian keeps the server's programs in a directory per version.
+for bin in /usr/lib/postgresql/*/bin; do PATH+=:$bin; done
 
 missing_programs=() missing_packages=()
 for pair in "${wanted[@]}"; do
@@ -55,7 +60,7 @@ if [[ $EUID -ne 0 ]]; then
 	[[ -t 0 ]] || root=(sudo -n)
 fi
 
-# nginx wants to start a service when it is installed; it would hold port 80 and survive the tests. policy-rc.d is Debian's
+# nginx and others want to start a service when they are installed; it would hold port 80 and survive the tests. policy-rc.d is Debian's
 # way to say no. One that is there already is somebody else's decision and stays.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e $policy ]]; then
