@@ -89,7 +89,7 @@ func (r *Runner) hear(x rang) {
 		for _, p := range x.ward.posts {
 			p.want = true
 		}
-		r.lookAt = time.Now()
+		r.lookBy(time.Now())
 	case x.post == nil:
 		for _, p := range x.ward.posts {
 			p.want = true

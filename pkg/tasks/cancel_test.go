@@ -117,6 +117,22 @@ func TestACancelMarkIsFoundWhenItsMessageWasLost(t *testing.T) {
 	e.rest()
 }
 
+func TestAMessageLostDuringALookIsLookedForAgain(t *testing.T) {
+	t.Parallel()
+	r, err := NewRunner(newEnv(t, miniURL(t)).c(), NewMux(), RunnerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	r.lease = &lease{name: "a"}
+	r.looking, r.lookAt = true, now.Add(lookEvery)
+	r.lookBy(now)
+	r.compare(look{runner: "a"}) // which may have read the job before it was marked
+	if r.looking || r.lookAt.After(now) {
+		t.Errorf("the next look is in %v", r.lookAt.Sub(now))
+	}
+}
+
 func TestWhatWasCancelledLeavesItsPlaceToOthers(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, e *env) {

@@ -29,7 +29,7 @@ const mostEarly = 10_000
 func (r *Runner) cancelEarly(key claimKey) {
 	if len(r.early) >= mostEarly {
 		clear(r.early)
-		r.lookAt = time.Now() // act says the same
+		r.lookBy(time.Now()) // act says the same
 	}
 	r.early[key] = true
 }

@@ -40,6 +40,7 @@ func (r *Runner) dispatch(now time.Time) {
 	r.next++
 	if !r.looking && r.lease != nil && !now.Before(r.lookAt) {
 		r.looking, r.settled = true, make(map[claimKey]bool)
+		r.lookAt = now.Add(lookEvery) // a wish for a look from now on is for another one: this one may have passed its job by
 		go r.look(r.lease.name)
 	}
 }
@@ -138,7 +139,7 @@ func (r *Runner) settle(x exchange) {
 			failed = x.claimErr
 			if x.maybe {
 				r.uncertain[x.seq] = time.Now()
-				r.lookAt = time.Now()
+				r.lookBy(time.Now())
 			}
 		} else if x.leaseGone {
 			r.loseLease(x.runner)
@@ -180,7 +181,7 @@ func (r *Runner) recover() {
 	r.pause.Reset()
 	if r.away {
 		r.away = false
-		r.lookAt = time.Now() // another may have taken its place, who does not know our last ends
+		r.lookBy(time.Now()) // another may have taken its place, who does not know our last ends
 		r.log.Info("what runners need is back")
 	}
 }

@@ -51,11 +51,11 @@ func (r *Runner) compare(l look) {
 	r.settled = nil
 	now := time.Now()
 	if l.err != nil {
-		r.lookAt = now.Add(time.Second)
+		r.lookBy(now.Add(time.Second))
 		return
 	}
 	if r.lease == nil || l.runner != r.lease.name {
-		r.lookAt = now
+		r.lookBy(now)
 		return
 	}
 	for _, s := range l.found {
@@ -83,8 +83,14 @@ func (r *Runner) compare(l look) {
 			delete(r.uncertain, seq)
 		}
 	}
-	r.lookAt = now.Add(lookEvery)
 	if len(r.uncertain) > 0 {
-		r.lookAt = now.Add(min(r.options.Lease/3, lookEvery))
+		r.lookBy(now.Add(r.options.Lease / 3))
+	}
+}
+
+// lookBy asks for a look at this time, unless there will be one before it.
+func (r *Runner) lookBy(at time.Time) {
+	if at.Before(r.lookAt) {
+		r.lookAt = at
 	}
 }

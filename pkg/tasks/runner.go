@@ -416,7 +416,7 @@ func (r *Runner) loop(fetch context.Context) error {
 			if a := r.claims[key]; a != nil {
 				a.cancel(ErrCancelled)
 			} else if key.id == "" { // messages may have been lost: act says the same
-				r.lookAt = time.Now()
+				r.lookBy(time.Now())
 			} else {
 				r.cancelEarly(key)
 			}
