@@ -33,13 +33,18 @@ func (w *Worker) hasUntil(within time.Duration) (left time.Duration) {
 	return time.Until(w.until)
 }
 
-// drain begins to stop, or changes how this worker stops. Only the loop calls it.
+// drain begins to stop, or changes how this worker stops. Whoever has ended stays so: a command that comes then is too late, and a gate
+// that has not seen the end yet must not let anybody in. Only the loop calls it.
 func (w *Worker) drain(how string) {
 	mode := moving
 	if how == protocol.DrainClose {
 		mode = closing
 	}
 	w.mu.Lock()
+	if w.mode.Load() == ended {
+		w.mu.Unlock()
+		return
+	}
 	first := w.mode.Load() == serving
 	w.mode.Store(mode)
 	if first {
