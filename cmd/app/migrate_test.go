@@ -65,7 +65,7 @@ func TestTooSmallABudgetExits78(t *testing.T) {
 
 func TestWorkRefusesADatabaseWithoutTables(t *testing.T) {
 	t.Setenv("REDIS_URL", "redis://"+miniredis.RunT(t).Addr())
-	t.Setenv("DATABASE_URL", pgtest.RunT(t).URL())
+	t.Setenv("DATABASE_URL", pgtest.Database(t))
 	if code, _, stderr := runApp("work"); code != exitConfig || !strings.Contains(stderr, "run app migrate") {
 		t.Errorf("exit %d, %s", code, stderr)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
+	"supervisor/internal/pgtest"
 	"supervisor/pkg/app"
 )
 
@@ -28,7 +29,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_AS_APP") == "1" {
 		main()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	pgtest.End()
+	os.Exit(code)
 }
 
 func appCommand(t *testing.T, args ...string) *exec.Cmd {

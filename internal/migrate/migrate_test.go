@@ -14,26 +14,15 @@ import (
 	"supervisor/internal/pgtest"
 )
 
-var server *pgtest.Server
-
 func TestMain(m *testing.M) {
-	var err error
-	if server, err = pgtest.New(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
 	code := m.Run()
-	server.Remove()
+	pgtest.End()
 	os.Exit(code)
 }
 
-func connect(t *testing.T, schema string) *pgxpool.Pool {
+func connect(t *testing.T) *pgxpool.Pool {
 	t.Helper()
-	url, err := server.Schema(t.Context(), schema)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return open(t, url)
+	return open(t, pgtest.Database(t))
 }
 
 func open(t *testing.T, url string) *pgxpool.Pool {
@@ -55,7 +44,7 @@ func set(files ...string) Set {
 }
 
 func TestUpIsIdempotentAndStatusTells(t *testing.T) {
-	pool := connect(t, "idempotent")
+	pool := connect(t)
 	s := set("create table a (x int);", "create table b (x int);")
 	before, err := s.Status(t.Context(), pool)
 	if err != nil || len(before) != 2 || !before[0].Applied.IsZero() || before[1].File != "00002_step.sql" {
@@ -76,10 +65,7 @@ func TestUpIsIdempotentAndStatusTells(t *testing.T) {
 
 // Each has a pool of its own, as processes have. A second `create table` would fail.
 func TestManyAtOnce(t *testing.T) {
-	url, err := server.Schema(t.Context(), "many")
-	if err != nil {
-		t.Fatal(err)
-	}
+	url := pgtest.Database(t)
 	s := set("create table a (x int); select pg_sleep(0.3);", "create table b (x int);")
 	var wg sync.WaitGroup
 	applied := make([]int, 4)
@@ -103,7 +89,7 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 func TestAFailureNamesItsFileAndLeavesNothing(t *testing.T) {
-	pool := connect(t, "failure")
+	pool := connect(t)
 	good := "create table a (x int);"
 	steps, err := set(good, "create table b (x int); create table a (x int);").Up(t.Context(), pool)
 	if err == nil || len(steps) != 1 {

@@ -4,44 +4,50 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"supervisor/internal/pgtest"
 	"supervisor/pkg/tasks"
 )
 
-// archive is a desk with a PostgreSQL of the test's own.
-type archive struct {
-	*desk
-	server *pgtest.Server
+// TestMain ends what tests share.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	pgtest.End()
+	os.Exit(code)
 }
 
+// archive is a desk with a PostgreSQL.
+type archive struct {
+	*desk
+	server *pgtest.Server // nil: it is shared with others
+}
+
+// serveContacts has a database of its own, serveContactsAlone a server that the test may stop.
 func serveContacts(t *testing.T, more ...string) *archive {
 	t.Helper()
-	server, err := pgtest.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Remove)
-	pool, err := pgxpool.New(t.Context(), server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
+	return &archive{desk: serveDatabase(t, pgtest.Database(t), more...)}
+}
+
+func serveContactsAlone(t *testing.T, more ...string) *archive {
+	t.Helper()
+	server := pgtest.RunT(t)
+	return &archive{serveDatabase(t, server.URL(), more...), server}
+}
+
+func serveDatabase(t *testing.T, url string, more ...string) *desk {
+	t.Helper()
+	pool := migrated(t, url)
 	if _, err := tasks.Migrations.Up(t.Context(), pool); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Migrations.Up(t.Context(), pool); err != nil {
-		t.Fatal(err)
-	}
-	d := serveTasks(t, append([]string{"DATABASE_URL", server.URL(), "APP_ADMIN_TOKEN", testToken}, more...)...)
+	d := serveTasks(t, append([]string{"DATABASE_URL", url, "APP_ADMIN_TOKEN", testToken}, more...)...)
 	d.pool = pool
-	return &archive{d, server}
+	return d
 }
 
 func (a *archive) send(table string) answer {
@@ -169,7 +175,7 @@ func TestImportHappensOnceHoweverOftenItsJobRuns(t *testing.T) {
 }
 
 func TestImportWaitsForADatabaseThatIsAway(t *testing.T) {
-	a := serveContacts(t, "TASK_ARCHIVE", "0")
+	a := serveContactsAlone(t, "TASK_ARCHIVE", "0")
 	id := a.imports("email\nlate@example.org\n")
 	a.server.Stop()
 	a.send("email\nlater@example.org\n").fails(503, "store_unavailable", "PostgreSQL")

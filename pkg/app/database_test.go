@@ -143,8 +143,7 @@ func TestTheServersOwnLimitIsWarnedOf(t *testing.T) {
 
 // A pool never opens more than its configuration allows, so a budget that fits is kept.
 func TestThePoolKeepsToItsSize(t *testing.T) {
-	server := pgtest.RunT(t)
-	config, err := ConfigFromEnv(env("DATABASE_URL", server.URL(), "BACKEND_POOL_SIZE", "2", "BACKEND_MAX_OVERFLOW", "1"))
+	config, err := ConfigFromEnv(env("DATABASE_URL", pgtest.Database(t), "BACKEND_POOL_SIZE", "2", "BACKEND_MAX_OVERFLOW", "1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,19 +171,18 @@ func TestThePoolKeepsToItsSize(t *testing.T) {
 	}
 	defer other.Close()
 	var open int
-	if err := other.QueryRow(t.Context(), `select count(*) from pg_stat_activity where application_name = 'app test'`).Scan(&open); err != nil || open != 3 {
+	if err := other.QueryRow(t.Context(), `select count(*) from pg_stat_activity where application_name = 'app test' and datname = current_database()`).Scan(&open); err != nil || open != 3 {
 		t.Errorf("%d connections are open, %v", open, err)
 	}
 }
 
 // A job of the app is in the archive as soon as it is done, and is answered from there when Redis has lost everything.
 func TestAFinishedJobOutlivesRedis(t *testing.T) {
-	server := pgtest.RunT(t)
 	redis, err := StartMemoryRedis("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := ConfigFromEnv(env("REDIS_URL", redis.URL(), "DATABASE_URL", server.URL(), "APP_DEBUG", "1"))
+	config, err := ConfigFromEnv(env("REDIS_URL", redis.URL(), "DATABASE_URL", pgtest.Database(t), "APP_DEBUG", "1"))
 	if err != nil {
 		t.Fatal(err)
 	}

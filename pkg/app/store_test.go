@@ -91,7 +91,7 @@ func openStores(t *testing.T, limit int64, do func(t *testing.T, s store)) {
 	t.Cleanup(redis.Close)
 	t.Run("redis", func(t *testing.T) { do(t, redis) })
 	t.Run("postgres", func(t *testing.T) {
-		do(t, &postgresStore{pool: migrated(t, pgtest.RunT(t).URL()), limit: limit, before: redis})
+		do(t, &postgresStore{pool: migrated(t, pgtest.Database(t)), limit: limit, before: redis})
 	})
 }
 
@@ -179,7 +179,7 @@ func TestRoomIsExact(t *testing.T) {
 
 // Who asks while another's room is not committed waits for it, and counts it.
 func TestRoomThatIsBeingGivenCounts(t *testing.T) {
-	pool := migrated(t, pgtest.RunT(t).URL())
+	pool := migrated(t, pgtest.Database(t))
 	s := &postgresStore{pool: pool, limit: 1000}
 	tx, err := pool.Begin(t.Context())
 	if err != nil {
@@ -198,7 +198,7 @@ func TestRoomThatIsBeingGivenCounts(t *testing.T) {
 		second <- room || err != nil
 	}()
 	for waits := 0; waits == 0 && len(second) == 0; time.Sleep(time.Millisecond) {
-		if err := pool.QueryRow(t.Context(), `select count(*) from pg_locks where locktype = 'advisory' and not granted`).Scan(&waits); err != nil {
+		if err := pool.QueryRow(t.Context(), `select count(*) from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())`).Scan(&waits); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -212,7 +212,7 @@ func TestRoomThatIsBeingGivenCounts(t *testing.T) {
 
 // An upload that is on its way does not keep others from asking for room.
 func TestRoomIsNotHeldUpByMegabytesThatTravel(t *testing.T) {
-	pool := migrated(t, pgtest.RunT(t).URL())
+	pool := migrated(t, pgtest.Database(t))
 	redis, err := openRedisStore("redis://"+miniredis.RunT(t).Addr(), 1<<20)
 	if err != nil {
 		t.Fatal(err)
@@ -317,7 +317,7 @@ func TestRunnerWithoutTheDatabaseLeavesTheJobToOthers(t *testing.T) {
 
 // Postgres is restarted while images wait, and while results do: nothing is lost, nothing that was refused is left, no attempt is counted.
 func TestImagesOutlastTheirDatabase(t *testing.T) {
-	a := serveContacts(t, "TASK_ARCHIVE", "0")
+	a := serveContactsAlone(t, "TASK_ARCHIVE", "0")
 	photo := readPicture(t, "video-001.jpeg")
 	ids := []string{a.submit(photo), a.submit(photo)}
 	a.server.Stop()
@@ -367,7 +367,7 @@ func TestBrokenConnectionsCostNobodyARequest(t *testing.T) {
 			wg.Go(func() { _, _ = a.tasks.store.upload(t.Context(), "nobody") })
 		}
 		wg.Wait()
-		if _, err := a.pool.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'app'`); err != nil {
+		if _, err := a.pool.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'app' and datname = current_database()`); err != nil {
 			t.Fatal(err)
 		}
 		a.submit(photo)

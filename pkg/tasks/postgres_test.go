@@ -17,25 +17,25 @@ import (
 	"supervisor/internal/pgtest"
 )
 
-// sharedPostgres is one real server for all tests that do not harm it; a namespace separates them there too.
+// sharedPostgres is one database for all tests that do not harm it; a namespace separates them there too.
 var sharedPostgres struct {
-	once   sync.Once
-	server *pgtest.Server
-	err    error
+	once sync.Once
+	url  string
+	err  error
 }
 
 func postgresURL(t testing.TB) string {
 	t.Helper()
 	s := &sharedPostgres
 	s.once.Do(func() {
-		if s.server, s.err = pgtest.New(); s.err == nil {
-			s.err = migrated(s.server.URL())
-		}
+		s.err = errors.New("there is no server")
+		s.url = pgtest.Database(t)
+		s.err = migrated(s.url)
 	})
 	if s.err != nil {
 		t.Fatal(s.err)
 	}
-	return s.server.URL()
+	return s.url
 }
 
 func migrated(url string) error {
@@ -607,8 +607,8 @@ func TestALaterRunWinsInTheArchive(t *testing.T) {
 
 func TestWithoutTablesEndsWaitAndTheErrorSaysWhatToDo(t *testing.T) {
 	t.Parallel()
-	server := pgtest.RunT(t)
-	e, p := newEnvWithPostgres(t, realRedis(t).url(), server.URL())
+	url := pgtest.Database(t)
+	e, p := newEnvWithPostgres(t, realRedis(t).url(), url)
 	if _, err := e.c().Status(t.Context(), "default.0.nobody"); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "app migrate") {
 		t.Error(err)
 	}
@@ -619,7 +619,7 @@ func TestWithoutTablesEndsWaitAndTheErrorSaysWhatToDo(t *testing.T) {
 	if s := e.status(id); s.State != Running {
 		t.Errorf("%+v", s)
 	}
-	if err := migrated(server.URL()); err != nil {
+	if err := migrated(url); err != nil {
 		t.Fatal(err)
 	}
 	e.await(id, Done)

@@ -14,6 +14,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"go.uber.org/zap"
 
+	"supervisor/internal/pgtest"
 	"supervisor/internal/redistest"
 )
 
@@ -122,9 +123,7 @@ func TestMain(m *testing.M) {
 		_ = os.RemoveAll(s.dir)
 	}
 	endTopologies()
-	if s := sharedPostgres.server; s != nil {
-		s.Remove()
-	}
+	pgtest.End()
 	os.Exit(code)
 }
 
