@@ -10,7 +10,7 @@ LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What people must be able to build on their own machines; the supervisor itself is for Linux.
-PORTABLE := ./pkg/worker/... ./pkg/app/... ./pkg/tasks/... ./cmd/app
+PORTABLE := ./pkg/worker/... ./pkg/app/... ./pkg/operator ./pkg/tasks/... ./cmd/app
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test deps check fmt vet lint bench bench-jobs prove screenshots cover clean

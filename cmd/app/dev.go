@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"supervisor/pkg/app"
+	"supervisor/pkg/operator"
 	"supervisor/pkg/tasks"
 	"supervisor/pkg/worker"
 )
@@ -41,8 +42,8 @@ func dev(addr string) error {
 	defer log.Sync()
 	this := worker.Join()
 	if config.AdminToken == "" {
-		config.AdminToken = rand.Text() // for who reads this log: a known one would open the jobs to every page in the same browser
-		log.Info("the jobs page", zap.String("url", "http://"+addr+"/admin/jobs"), zap.String("token", config.AdminToken))
+		config.AdminToken = operator.Token(rand.Text()) // for who reads this log: a known one would open the jobs to every page in the same browser
+		log.Info("the jobs page", zap.String("url", "http://"+addr+"/admin/jobs"), zap.String("token", string(config.AdminToken)))
 	}
 	if config.Broker == "" {
 		dir, err := os.MkdirTemp("", "app-") // 0700

@@ -1,23 +1,19 @@
 package app
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"crypto/subtle"
-	"errors"
+	"fmt"
 
 	"github.com/valyala/fasthttp"
+
+	"supervisor/pkg/operator"
 )
 
 // The operator's token, APP_ADMIN_TOKEN. A request that bears it may do what strangers may not: Authorization: Bearer TOKEN.
 
-// leastToken is what no one guesses by trying: 16 random bytes have 32 hexadecimal digits.
-const leastToken = 16
-
-func adminToken(getenv func(string) string) (string, error) {
-	token := getenv("APP_ADMIN_TOKEN")
-	if token != "" && len(token) < leastToken {
-		return "", errors.New("APP_ADMIN_TOKEN is too short: want at least 16 characters, as from openssl rand -hex 32")
+func adminToken(getenv func(string) string) (operator.Token, error) {
+	token, err := operator.ParseToken(getenv("APP_ADMIN_TOKEN"))
+	if err != nil {
+		return "", fmt.Errorf("APP_ADMIN_TOKEN %w", err)
 	}
 	return token, nil
 }
@@ -28,8 +24,7 @@ func (a *app) byAdmin(ctx *fasthttp.RequestCtx) (bool, error) {
 	if len(header) == 0 {
 		return false, nil
 	}
-	kind, token, _ := bytes.Cut(header, []byte(" "))
-	if !bytes.EqualFold(kind, []byte("Bearer")) || !a.isToken(bytes.TrimSpace(token)) {
+	if !a.config.AdminToken.Bearer(string(header)) {
 		return false, unauthorized(ctx, "this is not the token of APP_ADMIN_TOKEN")
 	}
 	return true, nil
@@ -45,12 +40,6 @@ func (a *app) onlyAdmin(ctx *fasthttp.RequestCtx) error {
 		err = unauthorized(ctx, "this is for the operator: send Authorization: Bearer, and the token of APP_ADMIN_TOKEN")
 	}
 	return err
-}
-
-// isToken compares the token's sums, which have one length: the time that it takes tells nothing about the token.
-func (a *app) isToken(given []byte) bool {
-	one, other := sha256.Sum256(given), sha256.Sum256([]byte(a.config.AdminToken))
-	return a.config.AdminToken != "" && subtle.ConstantTimeCompare(one[:], other[:]) == 1
 }
 
 // adminOnly runs a handler for who bears the token.

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"go.uber.org/zap/zapcore"
+
+	"supervisor/pkg/operator"
 )
 
 // Config is what the environment may say. The address is a flag of `app serve`, limits are constants in server.go.
@@ -20,7 +22,7 @@ type Config struct {
 	LogLevel  zapcore.Level // APP_LOG_LEVEL: debug, info, warn, error
 	Proxies   *Proxies      // APP_TRUSTED_PROXIES, or a flag: whose X-Forwarded-… is believed; nil: nobody's
 	// AdminToken is what the operator's requests bear: APP_ADMIN_TOKEN; "": there are none. It never reaches a log or an error.
-	AdminToken string
+	AdminToken operator.Token
 	Mail       *Mail     // SMTP_URL, MAIL_FROM, MAIL_ALLOW; nil: no mail is sent
 	Webhooks   *Webhooks // WEBHOOK_SECRET, WEBHOOK_HOSTS, APP_WEBHOOK_ALLOW; nil: no webhooks are sent
 	Report     Report

@@ -27,7 +27,7 @@ func (a *app) jobPage(ctx *fasthttp.RequestCtx, limit context.Context) error {
 	}
 	return renderAdmin(ctx, fasthttp.StatusOK, "job", map[string]any{
 		"Title": id, "Job": DescribeDetail(detail), "Error": detail.Error, "Facts": facts, "Back": back, "Shown": len(detail.Data),
-		"Actions": actionsOf(detail.Status, a.seal("form", a.session(ctx)), ownPath(string(ctx.Path()))),
+		"Actions": actionsOf(detail.Status, a.config.AdminToken.Form(a.session(ctx)), ownPath(string(ctx.Path()))),
 	})
 }
 

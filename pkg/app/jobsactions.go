@@ -7,6 +7,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"supervisor/pkg/operator"
 	"supervisor/pkg/tasks"
 )
 
@@ -16,7 +17,7 @@ import (
 func (a *app) changing(question, verb, what string, change func(context.Context, string) error) func(*fasthttp.RequestCtx, context.Context) error {
 	return func(ctx *fasthttp.RequestCtx, limit context.Context) error {
 		form := ctx.PostArgs()
-		if !sameSite(ctx) || !a.sealed("form", a.session(ctx), string(form.Peek("csrf"))) {
+		if !sameSite(ctx) || !a.config.AdminToken.IsForm(a.session(ctx), string(form.Peek("csrf"))) {
 			return newProblem(fasthttp.StatusForbidden, "not_our_form", "this did not come from a form of this page: go back, reload, and try again")
 		}
 		of, back := ctx.UserValue(what).(string), ownPath(string(form.Peek("back")))
@@ -52,20 +53,14 @@ func (a *app) turnOne(pause bool) func(context.Context, string) error {
 	}
 }
 
-// action is a button that changes something.
-type action struct {
-	Action, Verb, Of, Question, CSRF, Back string
-	Danger                                 bool
-}
-
 // actionsOf are what can be done with a job.
-func actionsOf(s tasks.Status, csrf, back string) []action {
+func actionsOf(s tasks.Status, csrf, back string) []operator.Action {
 	path := jobsPath + "/" + url.PathEscape(s.ID)
 	switch {
 	case s.State == tasks.Dead:
-		return []action{{Action: path + "/retry", Verb: "Retry", Of: s.ID, Question: "Retry " + s.ID + "? It begins anew, with all its attempts.", CSRF: csrf, Back: back}}
+		return []operator.Action{{Action: path + "/retry", Verb: "Retry", Of: s.ID, Question: "Retry " + s.ID + "? It begins anew, with all its attempts.", CSRF: csrf, Back: back}}
 	case !s.State.Terminal() && s.State != tasks.Cancelling:
-		return []action{{Action: path + "/cancel", Verb: "Cancel", Of: s.ID, Question: "Cancel " + s.ID + "? That is for good.", CSRF: csrf, Back: back, Danger: true}}
+		return []operator.Action{{Action: path + "/cancel", Verb: "Cancel", Of: s.ID, Question: "Cancel " + s.ID + "? That is for good.", CSRF: csrf, Back: back, Danger: true}}
 	}
 	return nil
 }

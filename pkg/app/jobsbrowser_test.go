@@ -4,48 +4,15 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"supervisor/internal/chromiumtest"
 	"supervisor/pkg/tasks"
 )
-
-// chromium is a real Chromium, without a window.
-func chromium(t *testing.T) context.Context {
-	t.Helper()
-	if _, err := exec.LookPath("chromium"); err != nil {
-		t.Fatal("chromium is missing: run `make deps`")
-	}
-	dir, err := os.MkdirTemp("", "jobs-page") // not the test's own: its helpers write for a moment after it has ended
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		for tries := 0; os.RemoveAll(dir) != nil && tries < 50; tries++ {
-			time.Sleep(20 * time.Millisecond)
-		}
-	})
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.UserDataDir(dir))
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // it refuses to run as root otherwise
-	}
-	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
-	t.Cleanup(stop)
-	ctx, stop = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {})) // events that the library does not know
-	t.Cleanup(stop)
-	if err := chromedp.Run(ctx); err != nil { // starts it: it lives as long as this context
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = chromedp.Cancel(ctx) }) // waits until it has ended
-	return ctx
-}
 
 // furnish fills a desk with what a page should be able to show.
 func (d *desk) furnish() (dead, running string) {
@@ -114,55 +81,12 @@ func (d *desk) furnish() (dead, running string) {
 func TestJobsPageInABrowser(t *testing.T) {
 	d := serveTasks(t, "APP_ADMIN_TOKEN", testToken)
 	dead, running := d.furnish()
-	ctx := chromium(t)
-	chromedp.ListenTarget(ctx, func(event any) {
-		switch e := event.(type) {
-		case *runtime.EventExceptionThrown:
-			t.Errorf("the script failed: %s", e.ExceptionDetails.Error())
-		case *runtime.EventConsoleAPICalled:
-			t.Errorf("the console says %s", e.Type)
-		}
-	})
-	do := func(what string, actions ...chromedp.Action) {
-		t.Helper()
-		limit, cancel := context.WithTimeout(ctx, 30*time.Second)
-		defer cancel()
-		if err := chromedp.Run(limit, actions...); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-	}
+	p := chromiumtest.Start(t)
+	do, becomes := p.Do, p.Becomes
 	picture := func(name string, width, height int64, dark bool) {
 		t.Helper()
-		scheme := "light"
-		if dark {
-			scheme = "dark"
-		}
-		var png []byte
-		do(name, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-			chromedp.EmulateViewport(width, height), chromedp.Sleep(300*time.Millisecond), chromedp.CaptureScreenshot(&png))
-		var overflow bool
-		do("width", chromedp.Evaluate(`document.documentElement.scrollWidth > innerWidth`, &overflow))
-		if overflow {
-			t.Errorf("%s: the page is wider than its window", name)
-		}
-		if dir := os.Getenv("APP_SCREENSHOTS"); dir != "" {
-			if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	// becomes waits for what the page shows to be so, also while it goes from one address to another.
-	becomes := func(what, expression string) {
-		t.Helper()
-		for deadline, is := time.Now().Add(20*time.Second), false; ; time.Sleep(50 * time.Millisecond) {
-			err := chromedp.Run(ctx, chromedp.Evaluate(expression, &is))
-			if err == nil && is {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("never %s: %v", what, err)
-			}
-		}
+		p.Window(width, height, dark)
+		p.Picture(os.Getenv("APP_SCREENSHOTS"), name)
 	}
 	address := "http://" + d.addr + jobsPath
 

@@ -3,8 +3,8 @@ package app
 import (
 	"context"
 	"embed"
-	"html/template"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"supervisor/pkg/operator"
 	"supervisor/pkg/tasks"
 )
 
@@ -20,7 +21,7 @@ import (
 //go:embed admin
 var adminFiles embed.FS
 
-var adminPages = template.Must(template.ParseFS(adminFiles, "admin/*.html"))
+var adminPages = operator.Parse(adminFiles, "admin/*.html")
 
 const (
 	jobsPath     = "/admin/jobs"
@@ -35,8 +36,7 @@ func (a *app) pages() []route {
 		{method: get, path: "/admin", handle: func(ctx *fasthttp.RequestCtx) error { seeOther(ctx, jobsPath); return nil }},
 		{method: post, path: "/admin/login", handle: a.login},
 		{method: post, path: "/admin/logout", handle: a.logout},
-		{method: get, path: "/admin/assets/jobs.css", handle: asset("admin/jobs.css", "text/css; charset=utf-8")},
-		{method: get, path: "/admin/assets/jobs.js", handle: asset("admin/jobs.js", "text/javascript; charset=utf-8")},
+		{method: get, path: "/admin/assets/{name}", handle: assets()},
 		{method: get, path: jobsPath, handle: a.operatorPage(a.jobsPage)},
 		{method: get, path: jobsPath + "/{id}", handle: a.operatorPage(a.jobPage)},
 		{method: post, path: jobsPath + "/{id}/retry", handle: a.operatorPage(a.changing("Retry %s? It begins anew, with all its attempts.", "Retry", "id", a.retryOne))},
@@ -46,15 +46,32 @@ func (a *app) pages() []route {
 	}
 }
 
-func asset(name, kind string) func(*fasthttp.RequestCtx) error {
-	content, err := adminFiles.ReadFile(name)
-	if err != nil {
-		panic(err) // the files are part of the program
+// assets serves the files that pages load: their own, and those that all of the operator's pages share.
+func assets() func(*fasthttp.RequestCtx) error {
+	kinds := map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+	type file struct {
+		kind    string
+		content []byte
+	}
+	files := map[string]file{}
+	for _, name := range []string{"operator.css", "operator.js", "jobs.css", "jobs.js"} {
+		content, err := operator.Asset(name)
+		if err != nil {
+			content, err = adminFiles.ReadFile("admin/" + name)
+		}
+		if err != nil {
+			panic(err) // the files are part of the program
+		}
+		files[name] = file{kinds[path.Ext(name)], content}
 	}
 	return func(ctx *fasthttp.RequestCtx) error {
-		ctx.SetContentType(kind)
+		f, ok := files[ctx.UserValue("name").(string)]
+		if !ok {
+			return newProblem(fasthttp.StatusNotFound, "not_found", "there is no %s", ctx.Path())
+		}
+		ctx.SetContentType(f.kind)
 		ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-cache")
-		ctx.Response.SetBodyRaw(content)
+		ctx.Response.SetBodyRaw(f.content)
 		return nil
 	}
 }
@@ -65,10 +82,9 @@ func seeOther(ctx *fasthttp.RequestCtx, path string) {
 }
 
 func renderAdmin(ctx *fasthttp.RequestCtx, status int, name string, data map[string]any) error {
-	header := &ctx.Response.Header
-	header.Set(fasthttp.HeaderContentSecurityPolicy, "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-	header.Set(fasthttp.HeaderCacheControl, "no-store")
-	header.Set(fasthttp.HeaderReferrerPolicy, "same-origin")
+	for name, value := range operator.Headers {
+		ctx.Response.Header.Set(name, value)
+	}
 	ctx.SetStatusCode(status)
 	ctx.SetContentType("text/html; charset=utf-8")
 	if data["Title"] == nil {
@@ -82,7 +98,7 @@ type queueRow struct {
 	Pending, Running, Scheduled, Dead, Runners string
 	Here, Paused, AnyDead                      bool
 	Done, Accepted, At                         int64
-	Action                                     action
+	Action                                     operator.Action
 }
 
 type tab struct {
@@ -97,7 +113,7 @@ type jobRow struct {
 	State                               tasks.State
 	Odd                                 bool // its state is not quite that of the list
 	Percent                             int
-	Actions                             []action
+	Actions                             []operator.Action
 }
 
 // jobsPage is GET /admin/jobs?queue=&state=&cursor=, or ?id=.
@@ -124,7 +140,7 @@ func (a *app) jobsPage(ctx *fasthttp.RequestCtx, limit context.Context) error {
 		at, filter.Queue = 0, queues[0].Name
 	}
 	here := ownPath(string(ctx.RequestURI()))
-	csrf := a.seal("form", a.session(ctx))
+	csrf := a.config.AdminToken.Form(a.session(ctx))
 	link := func(queue string, state tasks.State, cursor string) string {
 		values := url.Values{"queue": {queue}, "state": {string(state)}}
 		if cursor != "" {
@@ -145,10 +161,10 @@ func (a *app) jobsPage(ctx *fasthttp.RequestCtx, limit context.Context) error {
 		if q.Waiting > 0 && !q.Oldest.IsZero() {
 			row.Oldest = Ago(q.Now.Sub(q.Oldest))
 		}
-		row.Action = action{Action: "/admin/queues/" + q.Name + "/pause", Verb: "Pause", Of: q.Name, Question: "Pause " + q.Name + "? What runs goes on, nothing more begins.", CSRF: csrf, Back: here}
+		row.Action = operator.Action{Action: "/admin/queues/" + q.Name + "/pause", Verb: "Pause", Of: q.Name, Question: "Pause " + q.Name + "? What runs goes on, nothing more begins.", CSRF: csrf, Back: here}
 		if row.Paused {
 			row.PausedFor = Ago(q.Now.Sub(q.Paused))
-			row.Action = action{Action: "/admin/queues/" + q.Name + "/resume", Verb: "Resume", Of: q.Name, Question: "Resume " + q.Name + "?", CSRF: csrf, Back: here}
+			row.Action = operator.Action{Action: "/admin/queues/" + q.Name + "/resume", Verb: "Resume", Of: q.Name, Question: "Resume " + q.Name + "?", CSRF: csrf, Back: here}
 		}
 		rows = append(rows, row)
 	}

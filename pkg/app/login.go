@@ -41,7 +41,7 @@ func (a *app) loginPage(ctx *fasthttp.RequestCtx, status int, problem string) er
 	if ctx.IsGet() {
 		back = ownPath(string(ctx.RequestURI()))
 	}
-	return renderAdmin(ctx, status, "login", map[string]any{"Title": "Jobs · log in", "Problem": problem, "Open": a.config.AdminToken != "", "Back": back})
+	return renderAdmin(ctx, status, "login", map[string]any{"Title": "Jobs · log in", "Problem": problem, "Open": a.config.AdminToken != "", "Back": back, "Login": "/admin/login"})
 }
 
 // ownPath keeps a way back within these pages.
@@ -53,7 +53,7 @@ func ownPath(path string) string {
 }
 
 func (a *app) login(ctx *fasthttp.RequestCtx) error {
-	if !sameSite(ctx) || !a.isToken(ctx.PostArgs().Peek("token")) {
+	if !sameSite(ctx) || !a.config.AdminToken.Is(string(ctx.PostArgs().Peek("token"))) {
 		return a.loginPage(ctx, fasthttp.StatusUnauthorized, "This is not the token.")
 	}
 	a.setSession(ctx, true)
@@ -62,7 +62,7 @@ func (a *app) login(ctx *fasthttp.RequestCtx) error {
 }
 
 func (a *app) logout(ctx *fasthttp.RequestCtx) error {
-	if session := a.session(ctx); session != "" && a.sealed("form", session, string(ctx.PostArgs().Peek("csrf"))) {
+	if session := a.session(ctx); session != "" && a.config.AdminToken.IsForm(session, string(ctx.PostArgs().Peek("csrf"))) {
 		a.setSession(ctx, false)
 	}
 	seeOther(ctx, jobsPath)

@@ -62,25 +62,19 @@ async function look() {
 }
 
 // ---- questions before changes
-const ask = document.getElementById("ask");
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (!form.dataset.ask || !ask) return;
+  if (!form.dataset.ask) return;
   event.preventDefault();
-  document.getElementById("show").close();
-  document.getElementById("question").textContent = form.dataset.ask;
-  document.getElementById("yes").textContent = form.dataset.verb;
-  ask.onclose = () => {
-    if (ask.returnValue !== "yes") return;
+  document.getElementById("show")?.close();
+  ask(form.dataset.ask, form.dataset.verb, () => {
     const field = document.createElement("input");
     Object.assign(field, { type: "hidden", name: "confirmed", value: "yes" });
     form.append(field);
     document.body.append(form); // it may have come from the dialog, or be replaced
     form.hidden = true;
     form.submit();
-  };
-  ask.returnValue = "";
-  ask.showModal();
+  });
 });
 
 // ---- a job in place
