@@ -35,6 +35,9 @@ const (
 	VerbReopen = "reopen"
 	// VerbDump asks for all goroutine stacks on stderr. No argument.
 	VerbDump = "dump"
+	// VerbProfile asks for a profile of the process, over a stream whose far end comes along (SendProfile; profile.go has what is written
+	// there). Arguments: its kind, as in package profile, and for how many milliseconds; 0 where that means nothing.
+	VerbProfile = "profile"
 )
 
 // Verbs that a worker sends.

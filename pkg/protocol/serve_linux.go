@@ -3,7 +3,9 @@ package protocol
 import (
 	"fmt"
 	"net"
+	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,9 +13,18 @@ import (
 // SendServe sends VerbServe with a connection over the sending descriptor of a control channel. It does not wait. The caller keeps its
 // own descriptor of the connection, and closes it.
 func SendServe(control int, bind string, conn int) error {
-	packet := Command{VerbServe, []string{bind}}.Packet()
+	return sendWith(control, Command{VerbServe, []string{bind}}, conn)
+}
+
+// SendProfile sends VerbProfile with the far end of a stream socket, in the same way.
+func SendProfile(control int, kind string, d time.Duration, conn int) error {
+	return sendWith(control, Command{VerbProfile, []string{kind, strconv.FormatInt(d.Milliseconds(), 10)}}, conn)
+}
+
+func sendWith(control int, c Command, conn int) error {
+	packet := c.Packet()
 	if len(packet) > MaxCommand {
-		return fmt.Errorf("control: bind %q is too long", bind)
+		return fmt.Errorf("control: %s %q is too long", c.Verb, c.Arg(0))
 	}
 	return unix.Sendmsg(control, packet, unix.UnixRights(conn), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }

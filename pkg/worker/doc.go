@@ -65,5 +65,6 @@
 //   - A request that is overdue behind pipelined ones in fasthttp's buffer gets the close without the 504.
 //
 // Where to change what: inherit*.go environment, loop.go commands and signals, drain.go modes, listener.go accepting, conn.go, boundary.go and
-// close.go connections, phase.go and monitor.go deadlines, server.go what adapters use, http.go the one for net/http.
+// close.go connections, phase.go and monitor.go deadlines, server.go what adapters use, http.go the one for net/http, profile.go goroutines, heap and
+// CPU profiles for `supervisor ctl dump`.
 package worker

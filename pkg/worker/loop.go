@@ -79,6 +79,8 @@ func (w *Worker) loop(signals <-chan signal) {
 				w.reopenLogs()
 			case protocol.VerbDump:
 				go dump(os.Stderr)
+			case protocol.VerbProfile:
+				go w.profile(c.Command, c.conn)
 			}
 
 		case s := <-signals:
@@ -153,7 +155,7 @@ func (w *Worker) commands() <-chan command {
 				return
 			}
 			c, err := protocol.ParseCommand(packet[:n])
-			if conn != nil && (err != nil || c.Verb != protocol.VerbServe) {
+			if conn != nil && (err != nil || c.Verb != protocol.VerbServe && c.Verb != protocol.VerbProfile) {
 				conn.Close()
 			}
 			if err == nil {

@@ -339,6 +339,26 @@ func (w *Worker) Tell(c protocol.Command) {
 // Serve makes the worker serve one end of a fresh connection, and gives the other.
 func (w *Worker) Serve(bind string) net.Conn {
 	w.t.Helper()
+	return w.sendEnd(func(control, conn int) error { return protocol.SendServe(control, bind, conn) })
+}
+
+// Profile asks for a profile, and gives the stream on which it comes.
+func (w *Worker) Profile(kind string, d time.Duration) net.Conn {
+	w.t.Helper()
+	return w.sendEnd(func(control, conn int) error { return protocol.SendProfile(control, kind, d, conn) })
+}
+
+// WithConn sends any command with one end of a fresh connection, and gives the other.
+func (w *Worker) WithConn(c protocol.Command) net.Conn {
+	w.t.Helper()
+	return w.sendEnd(func(control, conn int) error {
+		return unix.Sendmsg(control, c.Packet(), unix.UnixRights(conn), nil, unix.MSG_DONTWAIT)
+	})
+}
+
+// sendEnd sends one end of a fresh connection, and gives the other.
+func (w *Worker) sendEnd(send func(control, conn int) error) net.Conn {
+	w.t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		w.t.Fatal(err)
@@ -346,9 +366,9 @@ func (w *Worker) Serve(bind string) net.Conn {
 	defer unix.Close(pair[1])
 	raw, err := w.control.SyscallConn()
 	if err == nil {
-		raw.Control(func(fd uintptr) { err = protocol.SendServe(int(fd), bind, pair[1]) })
+		raw.Control(func(fd uintptr) { err = send(int(fd), pair[1]) })
 	}
-	f := os.NewFile(uintptr(pair[0]), "served")
+	f := os.NewFile(uintptr(pair[0]), "near end")
 	defer f.Close()
 	conn, connErr := net.FileConn(f)
 	if err = errors.Join(err, connErr); err != nil {
