@@ -3,6 +3,8 @@ package config
 import (
 	"io/fs"
 	"time"
+
+	"supervisor/pkg/operator"
 )
 
 // Config is all that the supervisor is told: built-in defaults, overlaid by the file, the environment and the flags (see Load).
@@ -13,7 +15,11 @@ type Config struct {
 	LogLevel  string // debug, info, warning or error
 	Control   string // path of the control socket; "": by the environment (see ControlPath), "off": none
 	Admin     Bind   // where health endpoints are answered; without a network: nowhere
-	Pools     []*Pool
+	// AdminTokenFile holds the operator's token; "": SUPERVISOR_ADMIN_TOKEN does, or there is none.
+	AdminTokenFile string
+	AdminToken     operator.Token `json:"-"` // see ReadAdminToken; "": nobody may do more than ask for health
+
+	Pools []*Pool
 
 	// sources says where each value came from, by its dotted key: for --print-config and for the errors of --check-config.
 	sources map[string]origin

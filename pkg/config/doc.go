@@ -24,4 +24,5 @@
 //	words.go        commands, variables, quoting            validate.go     what follows from several settings
 //	bind.go         addresses; socket.go their sockets      problem.go      what is wrong, and where values come from
 //	check.go        --check-config; checkbind.go addresses  print.go        --print-config, without secrets
+//	admin.go        where operators ask                     admintoken.go   their token
 package config

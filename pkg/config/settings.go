@@ -24,6 +24,7 @@ var supervisorSettings = []setting[Config]{
 	{"loglevel", wordKind{"debug", "info", "warning", "error"}, "log-level", "", func(c *Config) any { return &c.LogLevel }},
 	{"control", socketPathKind{}, "", "", func(c *Config) any { return &c.Control }},
 	{"admin", adminKind{}, "", "", func(c *Config) any { return &c.Admin }},
+	{"admin_token_file", textKind{}, "", "", func(c *Config) any { return &c.AdminTokenFile }},
 }
 
 // MaxWorkers is a guard against a slip of the finger: each worker is a process, and with sockets = "slots" a socket per address.

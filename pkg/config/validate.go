@@ -24,6 +24,7 @@ func (l *loader) validate() {
 		l.validateReload(p)
 	}
 	l.validateAdmin()
+	l.validateAdminToken()
 }
 
 // at gives where a pool's value came from: at least the line of its section.

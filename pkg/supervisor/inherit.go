@@ -160,6 +160,9 @@ func (in *Inheritance) Config(load func() (*config.Config, error)) (*config.Conf
 	default:
 		in.unused = difference(inForce, cfg)
 	}
+	if err := inForce.ReadAdminToken(os.Getenv); err != nil {
+		complain("the dashboard is closed until a reload finds its token: %v", err)
+	}
 	return inForce, nil
 }
 
