@@ -160,16 +160,21 @@ func (c *Client) askOnce(ctx context.Context, method, path string, request, answ
 		return false, cause(err)
 	}
 	if resp.StatusCode >= 300 {
-		e := &Error{Status: resp.StatusCode}
-		if json.Unmarshal(text, e) != nil || e.Text == "" {
-			e.Text = fmt.Sprintf("unexpected answer %s: is that a supervisor's socket?", resp.Status)
-		}
-		return resp.Header.Get("Retry-After") != "", e
+		return resp.Header.Get("Retry-After") != "", refusalOf(resp, text)
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
 		return false, fmt.Errorf("unexpected answer: %w: is that a supervisor's socket?", err)
 	}
 	return false, nil
+}
+
+// refusalOf makes the error of an answer that is not what was asked for.
+func refusalOf(resp *http.Response, text []byte) error {
+	e := &Error{Status: resp.StatusCode}
+	if json.Unmarshal(text, e) != nil || e.Text == "" {
+		e.Text = fmt.Sprintf("unexpected answer %s: is that a supervisor's socket?", resp.Status)
+	}
+	return e
 }
 
 // cause takes off what net/http puts around an error: its URL is none of a unix socket.

@@ -2,12 +2,16 @@
 // paths, requests and answers below), the client, and the rules by which a client finds the socket. The server is in pkg/supervisor.
 //
 //	GET  /v1/status    Status
+//	GET  /v1/history   HistoryQuery  History; with follow=1 a stream of Events
 //	POST /v1/reload    Wait          read the configuration again and replace all workers
 //	POST /v1/upgrade   Wait          replace the supervisor's own program, too
 //	POST /v1/scale     ScaleRequest
 //	POST /v1/recycle   RecycleRequest
 //	POST /v1/stop      StopRequest
 //	GET  /health/live, /health/ready, /health/startup: as on the admin listener
+//
+// A stream is JSON, a line each, for as long as the client stays; an empty line says that nothing new has come for a while. It ends with the supervisor,
+// also when that hands over to a successor: the client asks that one for what comes after. At most 64 clients follow something.
 //
 // A POST is answered with a Verdict: at once, with status 202, or, when it says "wait", with 200 at the end. A waiting client gets an
 // interim answer (102 Processing, its header Begun in words) when the supervisor has begun, so that it can tell a long reload from a supervisor
@@ -28,6 +32,7 @@ const (
 	PathScale   = "/v1/scale"
 	PathRecycle = "/v1/recycle"
 	PathStop    = "/v1/stop"
+	PathHistory = "/v1/history"
 
 	PathLive    = "/health/live"
 	PathReady   = "/health/ready"

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
 )
@@ -78,6 +79,7 @@ func (s *Supervisor) beginBake(c *change) {
 	}
 	c.bake.giveAt = time.Now().Add(givePause)
 	s.log.Info("canary takes its share of connections and is watched", append(c.canary.fields(), zap.Duration("bake", c.cfg.Bake))...)
+	s.recordWorker(c.canary, control.EventReload, control.LevelInfo, "", "the canary takes its share of connections and is watched for %v", c.cfg.Bake)
 }
 
 // give makes the old workers give the canary its share of their connections.
@@ -116,10 +118,13 @@ func (s *Supervisor) watchCanary(c *change) {
 	case canary.all == 0 && c.cfg.Health.IsZero():
 		s.reload.unproven = append(s.reload.unproven, c.pool.cfg.Name)
 		s.log.Warn("canary passes unproven: no request reached it while it was watched, and the pool has no health", c.canary.fields()...)
+		s.recordWorker(c.canary, control.EventReload, control.LevelWarning, "", "the canary passes unproven: no request reached it while it was watched")
 		c.step = stepOthers
 	default:
 		s.log.Info("canary passes", append(c.canary.fields(), zap.Uint64("requests", canary.all), zap.Uint64("errors", canary.bad),
 			zap.Uint64("old_requests", old.all), zap.Uint64("old_errors", old.bad))...)
+		s.recordWorker(c.canary, control.EventReload, control.LevelInfo, "", "the canary passes: %d of %d requests were errors, of the old workers' %d of %d",
+			canary.bad, canary.all, old.bad, old.all)
 		c.step = stepOthers
 	}
 }

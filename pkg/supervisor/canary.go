@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 )
 
@@ -79,9 +80,11 @@ func (s *Supervisor) probe(c *change, n int) {
 		switch {
 		case err == nil:
 			s.log.Info("canary is well", c.canary.fields()...)
+			s.recordWorker(c.canary, control.EventReload, control.LevelInfo, "", "the canary is well")
 			s.beginBake(c)
 		case n < probeTries && !errors.Is(err, errCannotAsk):
 			s.log.Warn("canary is not well, it is asked again", append(c.canary.fields(), zap.Error(err))...)
+			s.recordWorker(c.canary, control.EventReload, control.LevelWarning, "", "the canary is not well, it is asked again: %v", err)
 			time.AfterFunc(probePause, func() {
 				s.do(func() {
 					if s.reload == r && r.err == nil && c.step == stepProbe {

@@ -99,6 +99,7 @@ func (s *Supervisor) setWorkers(p *pool, n int) {
 	s.parked = false
 	p.delta = n - p.cfg.Workers
 	s.log.Info("workers", zap.String("pool", p.cfg.Name), zap.Int("from", before), zap.Int("to", p.wanted()))
+	s.recordPool(p, control.EventScale, control.LevelInfo, "from %d to %s", before, plural(p.wanted(), "worker"))
 }
 
 // scaled reports whether a pool has come to n workers, or will not.

@@ -196,6 +196,7 @@ func guard(next http.Handler) http.Handler {
 func (s *Supervisor) controlRoutes() routes {
 	t := s.healthRoutes()
 	t[control.PathStatus] = route{http.MethodGet, s.answerStatus}
+	t[control.PathHistory] = route{http.MethodGet, s.answerHistory}
 	t[control.PathReload] = post(s, "reload", func(_ control.Wait, a asker) (string, error) {
 		return s.beginReload(s.note("reload"), a.tell), nil
 	})
@@ -270,6 +271,7 @@ func (s *Supervisor) command(w http.ResponseWriter, r *http.Request, what string
 			return
 		}
 		s.log.Info("control", zap.String("command", what))
+		s.record(control.EventSignal, control.LevelInfo, "asked on the control socket: %s", what)
 		begun, refused = begin(asked)
 	})
 	if errors.Is(err, errLoopEnded) || errors.Is(refused, errSuccessor) {

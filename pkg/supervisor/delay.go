@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 )
 
@@ -16,6 +17,7 @@ import (
 func (s *Supervisor) beginStop() {
 	if s.stopping == delaying {
 		s.log.Info("asked to stop again: drain_delay ends")
+		s.record(control.EventStop, control.LevelInfo, "asked to stop again: drain_delay ends")
 		s.stop(graceful)
 		return
 	}
@@ -41,6 +43,7 @@ func (s *Supervisor) beginStop() {
 	}
 	s.stopping = delaying
 	s.log.Info("stopping after drain_delay", zap.Duration("drain_delay", longest))
+	s.record(control.EventStop, control.LevelInfo, "a stop begins with drain_delay (%v): everything is served on", longest)
 	for _, p := range s.pools {
 		for _, w := range p.workers() {
 			s.tellLame(w)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+
+	"supervisor/pkg/control"
 )
 
 // What a successor that failed leaves behind: workers of its own. They go by themselves, or are ended; until then they may have slot sockets.
@@ -36,6 +38,7 @@ func (s *Supervisor) awaitEnd(workers []processID) {
 func (s *Supervisor) lookAtEnding() {
 	if len(s.ending) > 0 && time.Now().After(s.endingTill) {
 		s.log.Error(s.stillEnding() + ", not even by SIGKILL: new connections may go to them")
+		s.record(control.EventDegraded, control.LevelError, "%s, not even by SIGKILL: new connections may go to them", s.stillEnding())
 		s.ending = nil
 	}
 	s.ending = slices.DeleteFunc(s.ending, func(id processID) bool {

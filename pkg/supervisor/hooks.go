@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 )
 
@@ -188,6 +189,7 @@ func (s *Supervisor) runAfterReload(p *pool) {
 func (s *Supervisor) logFailure(err error) {
 	if err != nil {
 		s.log.Error("hook failed", zap.Error(err))
+		s.record(control.EventHook, control.LevelWarning, "%v", err)
 	}
 }
 
@@ -199,6 +201,7 @@ func (s *Supervisor) afterExit(w *worker, exit exitStatus) {
 	}
 	if len(s.hooks.exits) >= exitHooksQueue {
 		s.log.Error("too many workers die: on_worker_exit is left out", w.fields()...)
+		s.recordWorker(w, control.EventHook, control.LevelWarning, "", "too many workers die: on_worker_exit is left out")
 		return
 	}
 	s.hooks.exits = append(s.hooks.exits, hook{

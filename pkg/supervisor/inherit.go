@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
 )
@@ -316,6 +317,9 @@ func (s *Supervisor) begin(in *Inheritance) {
 	for pool, serial := range before.Serials {
 		s.serials[pool] = serial
 	}
+	if in.conn == nil {
+		s.journal.goOn(before.Journal, before.JournalSeq)
+	}
 	if in.conn != nil {
 		s.probation = true
 		in.trial.Store(true)
@@ -394,6 +398,7 @@ func (s *Supervisor) adoptAll(b *bundle) {
 		c, err := adopt(ws, b, launch{id: w.id, pool: p.cfg, sink: s.sink, tell: tell})
 		if err != nil {
 			s.log.Warn("a worker of the supervisor before us cannot be adopted", zap.Stringer("worker", w.id), zap.Error(err))
+			s.recordWorker(w, control.EventCrash, control.LevelWarning, "", "cannot be adopted from the supervisor before us: %v", err)
 			continue
 		}
 		w.proc = c
@@ -415,6 +420,7 @@ func (s *Supervisor) adoptAll(b *bundle) {
 		}
 		s.enter(w, state, deadline)
 		s.log.Info("worker adopted", w.fields()...)
+		s.recordWorker(w, control.EventStart, control.LevelInfo, "", "adopted from the supervisor before us")
 		c.listen()
 		go c.wait(tell)
 		if state == starting && c.board.Joined() && c.board.State() == scoreboard.Serving {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"supervisor/pkg/control"
 )
 
 const (
@@ -87,11 +89,13 @@ func (s *Supervisor) judgeSilence(w *worker, now time.Time) {
 	}
 	if starved(w.vitals, u, limit/2) {
 		s.log.Warn("worker is silent because it gets no CPU: not judged hung", append(w.fields(), zap.Duration("silent", silent))...)
+		s.recordWorker(w, control.EventHung, control.LevelWarning, "", "silent for %v because it gets no CPU: not judged hung", silent.Round(time.Millisecond))
 		w.beatFloor, w.watched = now, false
 		return
 	}
 	s.log.Error("worker is hung: no sign of life within heartbeat_timeout, it will write its stacks and go",
 		append(w.fields(), zap.Duration("silent", silent), zap.Duration("heartbeat_timeout", limit))...)
+	s.recordWorker(w, control.EventHung, control.LevelError, reasonHeartbeat, "no sign of life for %v (heartbeat_timeout %v)", silent.Round(time.Millisecond), limit)
 	s.abort(w, reasonHeartbeat)
 }
 

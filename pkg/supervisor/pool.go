@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 	"supervisor/pkg/machine"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
@@ -200,16 +201,18 @@ func (s *Supervisor) spawn(p *pool, sl *slot, of blueprint) *worker {
 	})
 	if err != nil {
 		s.log.Error("cannot start a worker", zap.Stringer("worker", w.id), zap.Error(err))
+		s.recordWorker(w, control.EventCrash, control.LevelError, "", "cannot be started: %v", err)
 		if s.reload != nil && generation == s.reload.generation {
 			s.reload.fail(fmt.Errorf("worker %s of the new generation cannot be started: %w", w.id, err))
 		}
-		s.failed(sl)
+		s.failed(p, sl)
 		return nil
 	}
 	w.proc = proc
 	s.tellSpawned(w)
 	s.enter(w, starting, cfg.BootTimeout)
 	s.log.Info("worker starts", w.fields()...)
+	s.recordWorker(w, control.EventStart, control.LevelInfo, "", "starts")
 	return w
 }
 
@@ -222,10 +225,12 @@ func jitter[T ~int | ~int64](limit, j T) T {
 }
 
 // failed counts a young death and makes the slot wait: the first respawn comes at once, then 100 ms × 2ⁿ up to 30 s.
-func (s *Supervisor) failed(sl *slot) {
+func (s *Supervisor) failed(p *pool, sl *slot) {
 	sl.failures++
 	if sl.failures == firstTries {
-		s.log.Warn("slot is in a crash loop: it is tried again with growing pauses", zap.Int("slot", sl.index), zap.Int("failures", sl.failures))
+		s.log.Warn("slot is in a crash loop: it is tried again with growing pauses", zap.String("pool", p.cfg.Name), zap.Int("slot", sl.index),
+			zap.Int("failures", sl.failures))
+		s.recordSlot(p, sl, control.EventDegraded, control.LevelError, "in a crash loop after %d failures: it is tried again with growing pauses", sl.failures)
 	}
 	sl.calm()
 	if wait := backoff(sl.failures); wait > 0 {
@@ -240,6 +245,14 @@ func (s *Supervisor) failed(sl *slot) {
 		})
 		sl.retry = timer
 	}
+}
+
+// recovered forgets the failures of a slot.
+func (s *Supervisor) recovered(p *pool, sl *slot) {
+	if sl.failures >= firstTries {
+		s.recordSlot(p, sl, control.EventRecovered, control.LevelInfo, "its workers start again, after %d failures", sl.failures)
+	}
+	sl.failures = 0
 }
 
 // calm ends a wait for the next try.
@@ -264,7 +277,7 @@ func (s *Supervisor) workerGone(w *worker, was state) {
 	p.forget(w)
 	if w.reason.planned() && was != starting {
 		if w.reason == reasonReload || w.reason == reasonMaxRequests || w.reason == reasonLifetime || w.reason == reasonMemory || w.reason == reasonRecycle {
-			sl.failures = 0
+			s.recovered(p, sl)
 		}
 		return
 	}
@@ -279,13 +292,14 @@ func (s *Supervisor) workerGone(w *worker, was state) {
 		return // it was counted when it said so
 	}
 	if was == starting || w.readyAt.IsZero() || time.Since(w.readyAt) < young {
-		s.failed(sl)
+		s.failed(p, sl)
 		if wasNext && sl.current != nil {
 			s.log.Warn("replacement failed: the worker before it serves on beyond its limit",
 				append(sl.current.fields(), zap.String("limit", string(sl.current.overdue)), zap.Int("failures", sl.failures))...)
+			s.recordWorker(sl.current, control.EventDegraded, control.LevelWarning, sl.current.overdue, "its replacement failed (%d times): it serves on beyond its limit", sl.failures)
 		}
 	} else if time.Since(w.readyAt) >= settled {
-		sl.failures = 0
+		s.recovered(p, sl)
 	}
 }
 
@@ -295,7 +309,7 @@ func (s *Supervisor) slotReady(w *worker) {
 	time.AfterFunc(settled, func() {
 		s.do(func() {
 			if w.state == ready {
-				sl.failures = 0
+				s.recovered(p, sl)
 			}
 		})
 	})

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 )
 
@@ -42,6 +43,7 @@ func (s *Supervisor) reconcile() {
 				break // the pools after it start once it serves
 			}
 			s.log.Info("pool serves", zap.String("pool", p.cfg.Name), zap.Int("workers", p.readyCount()))
+			s.recordPool(p, control.EventReady, control.LevelInfo, "the pool serves with %s", plural(p.readyCount(), "worker"))
 		}
 	}
 	if s.probation && !s.succeeding && s.allServe() {

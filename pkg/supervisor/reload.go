@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 )
 
@@ -100,6 +101,7 @@ func (s *Supervisor) beginReload(asked ...func(Verdict)) (begun string) {
 		s.again = true
 		s.waiting = append(s.waiting, asked...)
 		s.log.Info("this reload waits: " + why)
+		s.record(control.EventReload, control.LevelInfo, "a reload waits: %s", why)
 		return "this reload waits: " + why
 	}
 	s.manager.reloadBegins(s)
@@ -110,11 +112,13 @@ func (s *Supervisor) beginReload(asked ...func(Verdict)) (begun string) {
 	if err != nil {
 		s.manager.reloadEnds(s, fmt.Errorf("reload failed: %w", err))
 		s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(err))
+		s.record(control.EventReload, control.LevelError, "reload failed, nothing changed: %v", err)
 		answer(&asked, s.refused("reload failed, nothing changed: %v", err))
 		return begun
 	}
 	s.reload.asked = asked
 	s.log.Info("reload begins", zap.Int("generation", s.reload.generation))
+	s.record(control.EventReload, control.LevelInfo, "reload to generation %d begins", s.reload.generation)
 	return begun
 }
 
@@ -428,6 +432,7 @@ func (s *Supervisor) commit() {
 		text += fmt.Sprintf(", unproven: the canary of pool %s was asked for nothing while it was watched", strings.Join(r.unproven, ", "))
 	}
 	s.log.Info("reload done", zap.Int("generation", s.generation), zap.Duration("took", took.Round(time.Millisecond)))
+	s.record(control.EventReload, control.LevelInfo, "reload done in %v: %s", took.Round(time.Millisecond), text)
 	answer(&r.asked, Verdict{OK: true, Text: text, Generation: s.generation, Took: took})
 	s.afterReload(r)
 	s.nextReload()
@@ -484,5 +489,6 @@ func (s *Supervisor) replaceAdopted() {
 	s.log.Info("the supervisor before us died: its workers serve until ours are ready", zap.Int("workers", len(s.workers())))
 	if err := s.prepare(s.cfg, true); err != nil {
 		s.log.Error("cannot replace the workers of the supervisor before us", zap.Error(err))
+		s.record(control.EventReload, control.LevelError, "cannot replace the workers of the supervisor before us: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 )
 
@@ -303,6 +304,7 @@ func (s *Supervisor) sayStranded(p *pool) {
 	p.strandedSaid = true
 	s.log.Warn(`connections in the queue of a slot without a worker wait for its next one: the program cannot take them over, since it does `+
 		`not serve through pkg/worker; sockets = "shared" has one queue for all`, zap.String("pool", p.cfg.Name))
+	s.recordPool(p, control.EventDegraded, control.LevelWarning, "connections in the queue of a slot without a worker wait for its next one: the program does not serve through pkg/worker")
 }
 
 // sweep passes on what is in the queues of slots that have no worker, before those that serve are told to leave. It reports whether that

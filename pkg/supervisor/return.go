@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 )
 
@@ -60,6 +61,7 @@ func (s *Supervisor) rollBack() {
 	}
 	r.returning = true
 	s.log.Error("reload failed, workers of the old generation come back", zap.Int("generation", s.generation), zap.Int("workers", relieved), zap.Error(r.err))
+	s.record(control.EventReload, control.LevelError, "reload failed, workers of the old generation come back: %v", r.err)
 	s.advanceReturn()
 }
 
@@ -133,8 +135,10 @@ func (s *Supervisor) endReload(r *reload) {
 		s.degraded = text
 		s.log.Error("reload failed, rollback incomplete", zap.Int("generation", s.generation), zap.Error(r.err),
 			zap.Strings("missing", missing), zap.Strings("serve on", stay))
+		s.record(control.EventDegraded, control.LevelError, "%s", text)
 	} else {
 		s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(r.err))
+		s.record(control.EventReload, control.LevelError, "%s", text)
 	}
 	s.manager.reloadEnds(s, errors.New(strings.Replace(text, ", nothing changed", "", 1)))
 	v := s.refused("%s", text)
@@ -156,5 +160,6 @@ func (s *Supervisor) noteRecovery() {
 		}
 	}
 	s.log.Info("all workers are of the generation in force again", zap.Int("generation", s.generation))
+	s.record(control.EventRecovered, control.LevelInfo, "all workers are of the generation in force again")
 	s.degraded = ""
 }

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 )
 
@@ -25,7 +26,9 @@ func Signals() <-chan os.Signal {
 // signal does what a signal asks for.
 func (s *Supervisor) signal(sig os.Signal) {
 	if sig != unix.SIGWINCH || !hasTerminal() {
-		s.log.Info("signal", zap.String("signal", unix.SignalName(sig.(syscall.Signal))))
+		name := unix.SignalName(sig.(syscall.Signal))
+		s.log.Info("signal", zap.String("signal", name))
+		s.record(control.EventSignal, control.LevelInfo, "%s", name)
 	}
 	switch sig {
 	case unix.SIGTERM:
@@ -67,6 +70,7 @@ func (s *Supervisor) park() {
 		}
 	}
 	s.log.Info("parked: all workers drain, the sockets stay; HUP or TTIN starts them again")
+	s.record(control.EventPark, control.LevelInfo, "parked: all workers drain, the sockets stay; HUP or TTIN starts them again")
 	for _, p := range s.pools {
 		for _, sl := range p.slots {
 			s.empty(p, sl, protocol.DrainClose, reasonPark)
@@ -92,9 +96,13 @@ func (s *Supervisor) openLogs(paths logPaths) {
 	s.sink.reopen(paths, func(err error) {
 		if err != nil {
 			s.log.Error("cannot reopen the logs, the old ones stay", zap.Error(err))
+			s.do(func() {
+				s.record(control.EventDegraded, control.LevelError, "cannot reopen the logs, the old ones stay: %v", err)
+			})
 			return
 		}
 		s.log.Info("logs reopened")
+		s.do(func() { s.record(control.EventSignal, control.LevelInfo, "logs reopened") })
 	})
 }
 

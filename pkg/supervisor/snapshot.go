@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 )
 
@@ -34,6 +36,23 @@ type snapshot struct {
 	Retired    []bindSnapshot   `json:"retired,omitempty"` // addresses that refuse, and are open for workers that leave
 	Workers    []workerSnapshot `json:"workers,omitempty"` // absent before the hand-over
 	Stored     []string         `json:"stored,omitempty"`  // at the hand-over: descriptors that lie with the manager
+	JournalSeq uint64           `json:"journal_seq,omitempty"`
+
+	// What happened last: read into Journal, and written from journal, in which each event is encoded already.
+	Journal []control.Event `json:"journal,omitempty"`
+	journal [][]byte
+}
+
+// encode writes it as JSON.
+func (s snapshot) encode() ([]byte, error) {
+	s.Journal = nil
+	text, err := json.Marshal(s)
+	if err != nil || len(s.journal) == 0 {
+		return text, err
+	}
+	text = append(text[:len(text)-1], `,"journal":[`...)
+	text = append(text, bytes.Join(s.journal, []byte{','})...)
+	return append(text, "]}"...), nil
 }
 
 const snapshotVersion = 1
@@ -135,6 +154,7 @@ func (s *Supervisor) snapshot() bundle {
 		Version: snapshotVersion, PID: unix.Getpid(), Instance: s.instance, Generation: s.generation, Serials: maps.Clone(s.serials),
 	}}
 	b.snapshot.Config = encodeConfig(s.cfg)
+	b.snapshot.JournalSeq, b.snapshot.journal = s.journal.seq, s.journal.encoded()
 	if s.pidfile != nil {
 		b.snapshot.PIDFile = s.pidfile.path
 	}
@@ -332,7 +352,7 @@ func newSnapshotMemory() (*snapshotMemory, error) {
 func (m *snapshotMemory) Close() { unix.Close(m.fd) }
 
 func (m *snapshotMemory) write(s snapshot) error {
-	text, err := json.Marshal(s)
+	text, err := s.encode()
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}

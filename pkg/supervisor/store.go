@@ -2,13 +2,13 @@ package supervisor
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"supervisor/pkg/control"
 	"supervisor/pkg/sdnotify"
 )
 
@@ -75,12 +75,14 @@ func (s *Supervisor) persist(others ...*bundle) {
 	if err := s.store.put(b); err != nil {
 		if s.store.pause == 0 {
 			s.log.Warn("cannot store descriptors with the manager: until that works, a kill -9 of the supervisor would lose connections", zap.Error(err))
+			s.record(control.EventDegraded, control.LevelWarning, "the manager takes no descriptors: a kill -9 of the supervisor would lose connections")
 		}
 		s.store.pause = min(max(storePauseMin, 2*s.store.pause), storePauseMax)
 		s.store.retry = time.Now().Add(s.store.pause) // each try may hold up the loop
 		s.wake(s.store.pause)
 	} else if s.store.pause > 0 {
 		s.log.Info("the manager has all descriptors again")
+		s.record(control.EventRecovered, control.LevelInfo, "the manager has all descriptors again")
 		s.store.pause = 0
 	}
 }
@@ -99,7 +101,7 @@ func (st *store) put(b bundle) error {
 			st.stored[name] = true
 		}
 	}
-	text, err := json.Marshal(b.snapshot)
+	text, err := b.snapshot.encode()
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/sdnotify"
 )
@@ -83,6 +84,12 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 	in.trial.Store(false)
 	if err != nil {
 		s.log.Error("the supervisor before us died before it handed its workers over: they serve on for orphan_timeout", zap.Error(err))
+		s.record(control.EventUpgrade, control.LevelError, "the supervisor before us died before it handed its workers over: they serve on for orphan_timeout")
+	}
+	if before := rest.snapshot; before.JournalSeq > 0 {
+		s.journal.goOn(before.Journal, before.JournalSeq)
+	} else {
+		s.journal.goOn(in.before.snapshot.Journal, in.before.snapshot.JournalSeq)
 	}
 	s.takeSockets()
 	stored := map[string]bool{}
@@ -120,6 +127,7 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 	in.before.close()
 	in.conn.Close()
 	s.log.Info("self-upgrade done: this supervisor is in charge", zap.Int("generation", s.generation))
+	s.record(control.EventUpgrade, control.LevelInfo, "self-upgrade done: supervisor %d is in charge, generation %d is in force", os.Getpid(), s.generation)
 }
 
 // keptByPredecessor reports whether a pool's workers stay with the supervisor before us until it hands them over.

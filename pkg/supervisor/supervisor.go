@@ -8,12 +8,14 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 	"supervisor/pkg/machine"
 )
 
@@ -33,9 +35,10 @@ type Supervisor struct {
 	version  string // of the program, for people
 
 	// Shared and safe.
-	events chan event
-	calls  chan func()   // run by the loop
-	over   chan struct{} // closed when the loop has ended: facts that come later are dropped
+	events  chan event
+	calls   chan func()   // run by the loop
+	over    chan struct{} // closed when the loop has ended: facts that come later are dropped
+	streams atomic.Int32  // clients that follow something
 
 	cfg        *config.Config
 	generation int
@@ -50,7 +53,8 @@ type Supervisor struct {
 	degraded   string          // a reload failed, and so did its way back: what is missing; "": all is well
 	hooks      hooks
 	stopping   phase
-	desk       desk  // who asks and waits: control.go
+	desk       desk // who asks and waits: control.go
+	journal    journal
 	err        error // what ends Run
 	pidfile    *PIDFile
 
@@ -204,6 +208,7 @@ const tickInterval = time.Second
 // Run serves until a signal or the end of ctx stops it. It returns nil when it was stopped as asked, and after every worker is gone.
 func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 	defer s.Close()
+	s.recordStart()
 	s.warnUnused()
 	for _, p := range s.pools {
 		for _, b := range p.sockets {
@@ -270,6 +275,7 @@ func (s *Supervisor) Run(ctx context.Context, signals <-chan os.Signal) error {
 		return nil
 	}
 	s.log.Info("stopped")
+	s.record(control.EventStop, control.LevelInfo, "stopped")
 	return s.err
 }
 
@@ -301,6 +307,7 @@ func (s *Supervisor) fail(err error) {
 	if s.err == nil {
 		s.err = err
 		s.log.Error("giving up", zap.Error(err))
+		s.record(control.EventStop, control.LevelError, "giving up: %v", err)
 	}
 	s.stop(graceful)
 }
@@ -326,6 +333,7 @@ func (s *Supervisor) stop(how phase) {
 	s.reload, s.again = nil, false
 	if how == quick {
 		s.log.Info("quick stop")
+		s.record(control.EventStop, control.LevelInfo, "quick stop begins")
 		s.hooks.end()
 		for _, p := range s.pools {
 			for _, w := range p.workers() {
@@ -335,6 +343,7 @@ func (s *Supervisor) stop(how phase) {
 		return
 	}
 	s.log.Info("stopping")
+	s.record(control.EventStop, control.LevelInfo, "stop begins")
 }
 
 // advanceStop ends the pools in reverse order: what was started last may need what was started first.

@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
 )
@@ -213,11 +214,13 @@ func (s *Supervisor) suspect(w *worker, why suspicion) {
 	w.progress.suspect, w.progress.since = why, time.Now()
 	w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"off"}})
 	s.log.Warn("worker makes no progress: its connections go to others", append(w.fields(), zap.String("because", string(why)))...)
+	s.recordWorker(w, control.EventHung, control.LevelWarning, "", "makes no progress, its connections go to others: %s", why)
 }
 
 // trust takes a suspicion back.
 func (s *Supervisor) trust(w *worker) {
 	s.log.Info("worker gets connections again", append(w.fields(), zap.String("after", string(w.progress.suspect)))...)
+	s.recordWorker(w, control.EventRecovered, control.LevelInfo, "", "gets connections again")
 	w.progress.suspect, w.progress.waits, w.progress.vitalsAt = "", false, time.Time{}
 	w.proc.Send(protocol.Command{Verb: protocol.VerbAdopt, Args: []string{"on"}})
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 	"supervisor/pkg/sdnotify"
 )
 
@@ -135,6 +136,7 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) (begun string) {
 		s.upgradeNext = append(s.upgradeNext, asked...)
 		s.upgradeWaits = true
 		s.log.Info("this self-upgrade waits: " + why)
+		s.record(control.EventUpgrade, control.LevelInfo, "a self-upgrade waits: %s", why)
 		return "this self-upgrade waits: " + why
 	}
 	begun = "self-upgrade begun"
@@ -144,6 +146,7 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) (begun string) {
 	}
 	if err := s.mayUpgrade(); err != nil {
 		s.log.Error("self-upgrade refused, nothing changed", zap.Error(err))
+		s.record(control.EventUpgrade, control.LevelError, "self-upgrade refused: %v", err)
 		answer(&asked, s.refused("self-upgrade refused: %v", err))
 		return begun
 	}
@@ -160,6 +163,7 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) (begun string) {
 	}
 	if err != nil {
 		s.log.Error("self-upgrade failed, nothing changed", zap.Error(err))
+		s.record(control.EventUpgrade, control.LevelError, "self-upgrade failed, nothing changed: %v", err)
 		answer(&asked, s.refused("self-upgrade failed, nothing changed: %v", err))
 		return begun
 	}
@@ -167,6 +171,7 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) (begun string) {
 	u.patience = time.AfterFunc(u.limit, func() { s.do(func() { s.giveUp(u) }) })
 	s.endRecycling()
 	s.log.Info("self-upgrade begins", zap.Int("generation", s.generation+1))
+	s.record(control.EventUpgrade, control.LevelInfo, "self-upgrade to generation %d begins", s.generation+1)
 	b := s.snapshot()
 	for name, fds := range s.inherited {
 		for i, fd := range fds {
@@ -338,6 +343,7 @@ func (s *Supervisor) upgradeFailed(u *upgrade, err error) {
 	}
 	took := time.Since(u.began)
 	s.log.Error("self-upgrade failed, nothing changed", zap.Int("generation", s.generation), zap.Error(err), zap.Duration("took", took.Round(time.Millisecond)))
+	s.record(control.EventUpgrade, control.LevelError, "self-upgrade failed, nothing changed: %v", err)
 	v := s.refused("self-upgrade failed, nothing changed: %v", err)
 	v.Took = took
 	answer(&u.asked, v)

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 	"supervisor/pkg/protocol"
 	"supervisor/pkg/scoreboard"
 )
@@ -203,6 +204,7 @@ func (s *Supervisor) becomeReady(w *worker, _ event) {
 	w.readyAt = time.Now()
 	w.beatFloor = w.readyAt
 	s.log.Info("worker ready", append(w.fields(), zap.Duration("took", time.Since(w.started).Round(time.Millisecond)))...)
+	s.recordWorker(w, control.EventReady, control.LevelInfo, "", "serves")
 	if w.speaks {
 		s.welcome(w)
 	}
@@ -231,25 +233,33 @@ func (s *Supervisor) asksForRecycle(w *worker, e event) {
 		s.markOverdue(w, reasonMaxRequests)
 	case protocol.RecycleTimeout:
 		s.log.Warn("a handler still runs timeout_grace after its deadline: the worker will be replaced, its stacks are above", w.fields()...)
+		s.recordWorker(w, control.EventHung, control.LevelWarning, reasonTimeout, "a handler still runs timeout_grace after its deadline")
 		s.markOverdue(w, reasonTimeout)
 	}
 }
 
 func (s *Supervisor) markOverdue(w *worker, why reason) {
-	if w.overdue == "" {
-		w.overdue = why
+	if w.overdue != "" {
+		return
 	}
+	w.overdue = why
+	text := "reached its limit, it will be replaced"
+	if why == reasonRecycle || why == reasonUpgrade {
+		text = "will be replaced"
+	}
+	s.recordWorker(w, control.EventRecycle, control.LevelInfo, why, "%s", text)
 }
 
 // leaves: somebody else told the worker to go (a TERM from outside, or its own decision). Its slot is refilled now.
 func (s *Supervisor) leaves(w *worker, _ event) {
 	s.log.Info("worker leaves of its own will", w.fields()...)
+	s.recordWorker(w, control.EventDrain, control.LevelInfo, reasonLeft, "leaves of its own will")
 	w.reason = reasonLeft
 	s.enter(w, draining, w.cfg.GracefulTimeout)
 	if w.generation > s.generation {
 		s.failReload(w, reasonLeft)
 	} else if time.Since(w.readyAt) < young {
-		s.failed(w.pool.slots[w.id.Slot])
+		s.failed(w.pool, w.pool.slots[w.id.Slot])
 	}
 	w.pool.vacate(w)
 }
@@ -257,6 +267,7 @@ func (s *Supervisor) leaves(w *worker, _ event) {
 func (s *Supervisor) bootTimeout(w *worker, _ event) {
 	s.log.Error(`worker never sent READY=1 within boot_timeout: use pkg/worker or sd_notify, or set ready = "exec" (on the command line: --ready exec)`,
 		append(w.fields(), zap.Duration("boot_timeout", w.cfg.BootTimeout))...)
+	s.recordWorker(w, control.EventHung, control.LevelError, reasonBoot, "never sent READY=1 within boot_timeout (%v)", w.cfg.BootTimeout)
 	s.quit(w, reasonBoot)
 }
 
@@ -272,11 +283,15 @@ func (s *Supervisor) drain(w *worker, how string, why reason) {
 	}
 	s.enter(w, draining, w.cfg.GracefulTimeout)
 	s.log.Info("worker drains", append(w.fields(), zap.String("reason", string(why)))...)
+	s.recordWorker(w, control.EventDrain, control.LevelInfo, why, "was told to leave")
 }
 
 func (s *Supervisor) drainTimeout(w *worker, _ event) {
+	requests := w.proc.Board().Running()
 	s.log.Warn("worker did not leave within graceful_timeout, it gets QUIT", append(w.fields(),
-		zap.Duration("graceful_timeout", w.cfg.GracefulTimeout), zap.Int("running", w.proc.Board().Running()))...)
+		zap.Duration("graceful_timeout", w.cfg.GracefulTimeout), zap.Int("running", requests))...)
+	s.recordWorker(w, control.EventHung, control.LevelWarning, w.reason, "did not leave within graceful_timeout (%v), it gets QUIT; %s",
+		w.cfg.GracefulTimeout, plural(requests, "request")+" still running")
 	s.quit(w, w.reason)
 }
 
@@ -317,6 +332,7 @@ func (s *Supervisor) abort(w *worker, why reason) {
 
 func (s *Supervisor) kill(w *worker, _ event) {
 	s.log.Warn("worker is killed", append(w.fields(), zap.String("reason", string(w.reason)))...)
+	s.recordWorker(w, control.EventHung, control.LevelWarning, w.reason, "gets KILL")
 	w.proc.Kill()
 	s.enter(w, killing, killGrace)
 }
@@ -324,6 +340,7 @@ func (s *Supervisor) kill(w *worker, _ event) {
 // outlivesKill: the process is in uninterruptible sleep. Nobody can end it; a stop does not wait for it.
 func (s *Supervisor) outlivesKill(w *worker, _ event) {
 	s.log.Error("worker outlives SIGKILL: it sits in the kernel, see /proc/"+strconv.Itoa(w.proc.Pid())+"/stack", w.fields()...)
+	s.recordWorker(w, control.EventHung, control.LevelError, w.reason, "outlives SIGKILL: it sits in the kernel")
 	if s.stopping >= graceful {
 		s.bury(w)
 		return
@@ -373,6 +390,7 @@ func (s *Supervisor) exited(w *worker, e event) {
 	default:
 		s.log.Error("worker died", fields...)
 	}
+	s.recordExit(w, was, e.exit, why)
 	w.died, w.words = why, briefly(e.exit)
 	s.afterExit(w, e.exit)
 	if !w.reason.planned() {
