@@ -22,7 +22,7 @@ func (r *Runner) listen(hearing context.Context, now time.Time) {
 	for _, w := range r.wards {
 		quiet := !w.listening
 		for _, p := range w.posts {
-			quiet = quiet && !p.want && !p.call && !p.fetching
+			quiet = quiet && !p.want && p.calls == 0 && len(p.open) == 0
 		}
 		if quiet {
 			w.listening = true

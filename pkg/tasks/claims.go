@@ -11,7 +11,7 @@ import (
 // arrive starts claimed jobs whose records have come, or gives them back.
 func (r *Runner) arrive(x portion) {
 	r.reserved -= len(x.jobs)
-	x.post.fetching, x.post.fetch = x.rest > 0, x.seq
+	x.post.large = x.large
 	var just *span
 	for _, a := range x.jobs {
 		if a.ack.op == 0 && (r.lease == nil || r.lease.name != x.runner || r.early[a.key]) {

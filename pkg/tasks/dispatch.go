@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,27 +16,8 @@ func (r *Runner) dispatch(now time.Time) {
 	}
 	for i := range r.posts {
 		p := r.posts[(r.next+i)%len(r.posts)]
-		if p.call {
-			continue
+		for p.calls < mostCalls && r.call(p, now) {
 		}
-		x := exchange{post: p, acks: p.board(), last: r.farewell}
-		p.want = p.want || p.bound && len(x.acks) > 0 // these leave room
-		if now.Sub(p.asked) >= pollEvery {
-			p.want = true // while another queue is busy nobody listens to this one's bell
-		}
-		if p.want && !p.fetching && !r.stopping && r.lease != nil {
-			x.n = max(min(r.free(), claimAtOnce), 0)
-		}
-		if x.n > 0 {
-			p.asked = now
-			r.seq++
-			x.seq, x.runner = r.seq, r.lease.name
-			r.reserved += x.n
-		} else if len(x.acks) == 0 {
-			continue
-		}
-		p.call, p.claiming = true, x.seq
-		go r.exchange(x)
 	}
 	r.next++
 	if !r.looking && r.lease != nil && !now.Before(r.lookAt) {
@@ -43,6 +25,46 @@ func (r *Runner) dispatch(now time.Time) {
 		r.lookAt = now.Add(lookEvery) // a wish for a look from now on is for another one: this one may have passed its job by
 		go r.look(r.lease.name)
 	}
+}
+
+// Where many jobs wait, Redis works for one call while the handlers of the other one's jobs run here.
+const (
+	mostCalls = 2  // of a lane at once
+	overlapAt = 16 // with less to say the second waits: the answer to the first will come soon, and takes it along
+)
+
+// call starts the next call of a lane, and reports whether there was a reason for one.
+func (r *Runner) call(p *post, now time.Time) bool {
+	p.want = p.want || p.bound && len(p.acks) > 0 // these leave room
+	if now.Sub(p.asked) >= pollEvery {
+		p.want = true // while another queue is busy nobody listens to this one's bell
+	}
+	n := 0
+	if p.want && p.coming == 0 && !r.stopping && r.lease != nil && (p.calls == 0 || p.deep) {
+		n = max(min(r.free(), claimAtOnce), 0)
+	}
+	switch {
+	case n == 0 && len(p.acks) == 0, p.calls > 0 && n < overlapAt && len(p.acks) < overlapAt:
+		return false
+	case p.calls == 0 && p.deep && n >= 2*overlapAt:
+		n /= 2 // the other half comes with the second call
+	}
+	x := exchange{post: p, acks: p.board(), n: n, large: p.large, last: r.farewell}
+	if n > 0 {
+		p.asked = now
+		r.seq++
+		x.seq, x.runner = r.seq, r.lease.name
+		r.reserved += n
+		p.open = append(p.open, x.seq)
+	}
+	p.calls++
+	go r.exchange(x)
+	return true
+}
+
+// closes notes that all jobs of a claim have come, or that none will.
+func (p *post) closes(seq int64) {
+	p.open = slices.DeleteFunc(p.open, func(open int64) bool { return open == seq })
 }
 
 // board takes the next call's acks from those that wait.
@@ -66,7 +88,7 @@ func (p *post) board() []*attempt {
 // idle reports whether a stopping runner has nothing left to do.
 func (r *Runner) idle() bool {
 	for _, p := range r.posts {
-		if p.call || p.fetching || len(p.acks) > 0 {
+		if p.calls > 0 || len(p.open) > 0 || len(p.acks) > 0 {
 			return false
 		}
 	}
@@ -93,7 +115,7 @@ func (r *Runner) nextWake(now, deadline time.Time) time.Duration {
 		earlier(r.lookAt)
 	}
 	for _, p := range r.posts {
-		if !p.due.IsZero() && !p.due.After(now) && !p.call {
+		if !p.due.IsZero() && !p.due.After(now) && p.calls == 0 {
 			// Its time has come. Without a free slot another runner must go and look.
 			p.due = time.Time{}
 			if r.free() > 0 {
@@ -103,7 +125,7 @@ func (r *Runner) nextWake(now, deadline time.Time) time.Duration {
 				r.passOn(p)
 			}
 		}
-		if !p.call { // its answer brings a new time
+		if p.calls == 0 { // its answer brings a new time
 			earlier(p.due)
 		}
 	}
@@ -113,7 +135,12 @@ func (r *Runner) nextWake(now, deadline time.Time) time.Duration {
 // settle takes note of what Redis answered.
 func (r *Runner) settle(x exchange) {
 	p := x.post
-	p.call, p.claiming = false, 0
+	p.calls--
+	if x.portion.rest > 0 {
+		p.coming++
+	} else {
+		p.closes(x.seq)
+	}
 	r.reserved -= x.n - len(x.portion.jobs) - x.portion.rest // kept for those that were claimed
 	p.acks = append(p.acks, x.held...)                       // behind those that can be told
 	failed := x.ackErr
@@ -150,12 +177,15 @@ func (r *Runner) settle(x exchange) {
 				r.heard.Store(r.hearing.UnixNano())
 			}
 			got := len(x.portion.jobs) + x.portion.rest
-			// A server that did not know ack.lua may have claimed first: the ends that left room came after it.
-			p.want = got == x.n || got == 0 && x.bound && len(x.acks) > 0
-			p.bound = x.bound
-			p.due = time.Time{}
-			if x.sleep >= 0 {
-				p.due = time.Now().Add(x.sleep)
+			if x.seq > p.newest { // else a later claim has told more already
+				p.newest, p.deep = x.seq, got == x.n
+				// A server that did not know ack.lua may have claimed first: the ends that left room came after it.
+				p.want = p.deep || got == 0 && x.bound && len(x.acks) > 0
+				p.bound = x.bound
+				p.due = time.Time{}
+				if x.sleep >= 0 {
+					p.due = time.Now().Add(x.sleep)
+				}
 			}
 		}
 		r.arrive(x.portion)

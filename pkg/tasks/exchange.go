@@ -18,6 +18,7 @@ type exchange struct {
 	n      int // jobs to claim; 0: none
 	seq    int64
 	runner string
+	large  int  // bytes of the largest record, lately; 0 unknown
 	last   bool // there is no other after it: the runner is about to go
 
 	// The answer.
@@ -65,7 +66,7 @@ func (a *ack) size() int {
 
 func (r *Runner) exchange(x exchange) {
 	ids := r.ask(&x)
-	claim := portion{post: x.post, runner: x.runner, seq: x.seq, now: x.now, arrived: time.Now()}
+	claim := portion{post: x.post, runner: x.runner, seq: x.seq, large: x.large, now: x.now, arrived: time.Now()}
 	for first := true; ; first = false {
 		if len(ids) > 0 {
 			ids = r.fetch(&claim, ids)
@@ -253,6 +254,7 @@ type portion struct {
 	post    *post
 	runner  string
 	seq     int64
+	large   int   // bytes of the largest record, lately; 0 unknown
 	now     int64 // Redis' clock at the claim, unix ms
 	arrived time.Time
 	jobs    []*attempt
@@ -269,10 +271,10 @@ func (r *Runner) fetch(x *portion, ids []string) (rest []string) {
 	}
 	x.jobs = make([]*attempt, 0, len(ids))
 	for r.fetching.Err() == nil { // a runner that stops starts nothing any more
-		n := min(len(ids), portionSize(x.post.large))
+		n := min(len(ids), portionSize(x.large))
 		records, err := r.read(x.post.lane, ids[:n])
 		if err != nil && n > 1 {
-			x.post.large = maxPayload // these may be much larger than those before: one at a time
+			x.large = maxPayload // these may be much larger than those before: one at a time
 			continue
 		}
 		if err != nil {
@@ -289,7 +291,7 @@ func (r *Runner) fetch(x *portion, ids []string) (rest []string) {
 		}
 		r.releaseBegun(x.post.lane, x.jobs)
 		// The largest of late: a larger one is felt at once, smaller ones make the portions grow by and by.
-		x.post.large = max(largest, x.post.large/2, 1)
+		x.large = max(largest, x.large/2, 1)
 		return ids[n:]
 	}
 	for _, id := range slices.Backward(ids) { // the oldest last: each goes to the front

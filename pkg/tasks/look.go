@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -66,7 +67,7 @@ func (r *Runner) compare(l look) {
 			}
 			continue
 		}
-		if settled[key] || s.post.claiming == key.seq || s.post.fetching && s.post.fetch == key.seq {
+		if settled[key] || slices.Contains(s.post.open, key.seq) {
 			continue // it has ended meanwhile, or it or its record is on the way
 		}
 		if _, unanswered := r.uncertain[key.seq]; unanswered {

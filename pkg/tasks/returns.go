@@ -7,17 +7,17 @@ import "sync"
 type returns struct {
 	wake chan struct{} // of one place
 
-	mu    sync.Mutex
-	ended []*attempt
-	busy  bool // the loop can do nothing with them: the answer of a call will wake it
+	mu     sync.Mutex
+	ended  []*attempt
+	enough int // with fewer the loop can do nothing; 0: whatever there is, the answer of a call will wake it
 }
 
 func (b *returns) put(a *attempt) {
 	b.mu.Lock()
 	b.ended = append(b.ended, a)
-	first := len(b.ended) == 1 && !b.busy
+	enough := len(b.ended) == b.enough
 	b.mu.Unlock()
-	if first {
+	if enough {
 		b.ring()
 	}
 }
@@ -31,11 +31,11 @@ func (b *returns) take(empty []*attempt) []*attempt {
 	return ended
 }
 
-// sleep is told when the loop is about to wait, and whether it will be busy until something else wakes it.
-func (b *returns) sleep(busy bool) {
+// sleep is told when the loop is about to wait, and how many must lie here to wake it.
+func (b *returns) sleep(enough int) {
 	b.mu.Lock()
-	b.busy = busy
-	missed := len(b.ended) > 0 && !busy
+	b.enough = enough
+	missed := enough > 0 && len(b.ended) >= enough
 	b.mu.Unlock()
 	if missed {
 		b.ring()

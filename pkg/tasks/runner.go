@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -161,18 +160,19 @@ type Runner struct {
 
 // post is a lane that the runner serves. Loop only.
 type post struct {
-	index    int
-	lane     lane
-	want     bool       // something may be claimable
-	bound    bool       // its limit of concurrency is reached: who ends a job asks again
-	due      time.Time  // when this runner must look for a scheduled job; zero: not its task
-	acks     []*attempt // ended, Redis does not know yet
-	call     bool       // an exchange is under way
-	claiming int64      // the seq of its claim; 0: it has none
-	fetching bool       // more of the last claim is to come: ends are told meanwhile, but nothing is claimed
-	fetch    int64      // the seq of that claim
-	large    int        // bytes of the largest record, lately; 0 unknown. The exchange's
-	asked    time.Time  // when it was last asked for jobs
+	index  int
+	lane   lane
+	want   bool       // something may be claimable
+	bound  bool       // its limit of concurrency is reached: who ends a job asks again
+	due    time.Time  // when this runner must look for a scheduled job; zero: not its task
+	acks   []*attempt // ended, Redis does not know yet
+	deep   bool       // the last claim got all that it asked for
+	calls  int        // exchanges under way, at most mostCalls
+	open   []int64    // claims whose jobs have not all come, by seq
+	coming int        // of them those of which a part has: ends are told meanwhile, but nothing is claimed
+	newest int64      // the seq of the latest claim that was answered
+	large  int        // bytes of the largest record, lately; 0 unknown
+	asked  time.Time  // when it was last asked for jobs
 }
 
 // ward is a group of bells that one call can wait for: in a cluster each is alone, for they lie on several nodes. Loop only.
@@ -361,6 +361,20 @@ func (r *Runner) stopPhases() phases {
 // free is how many more jobs may be claimed.
 func (r *Runner) free() int { return r.options.Concurrency - r.busy - r.reserved }
 
+// enough is how many handlers must have returned before there is a call to make; 0: the answer to one must come first.
+func (r *Runner) enough() int {
+	enough := 0
+	for _, p := range r.posts {
+		switch {
+		case p.calls == 0:
+			return 1
+		case p.calls < mostCalls:
+			enough = overlapAt
+		}
+	}
+	return enough
+}
+
 func (r *Runner) loop(fetch context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -386,13 +400,17 @@ func (r *Runner) loop(fetch context.Context) error {
 			return nil
 		}
 		timer.Reset(r.nextWake(now, deadline))
-		r.returned.sleep(!slices.ContainsFunc(r.posts, func(p *post) bool { return !p.call }))
+		r.returned.sleep(r.enough())
 
 		select {
 		case <-r.returned.wake:
 			// Others that end now go into the same call. Yielding once costs a lone job nothing: nobody else is ready then.
 			runtime.Gosched()
 		case x := <-r.fetched:
+			if x.rest == 0 {
+				x.post.coming--
+				x.post.closes(x.seq)
+			}
 			r.arrive(x)
 			if x.err != nil {
 				r.stumble(x.err)

@@ -70,22 +70,22 @@ func TestARunnerIsNotDeafWhileItsSlotsAreTakenOrRedisIsAway(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
 	e := newEnv(t, s.url())
-	impatient := e.connect(Options{CallTimeout: 200 * time.Millisecond})
+	impatient := e.connect(Options{CallTimeout: 500 * time.Millisecond})
 	e.patient() // the test's own questions may take as long as they do
 	hold := make(chan struct{})
 	mux := NewMux()
 	mux.Handle("x", func(context.Context, *Job) ([]byte, error) { <-hold; return nil, nil })
-	r := e.runOn(impatient, mux, RunnerOptions{Concurrency: 1, Deaf: 2 * time.Second})
+	r := e.runOn(impatient, mux, RunnerOptions{Concurrency: 1, Deaf: 4 * time.Second})
 	id := e.enqueue("x")
 	e.await(id, Running)
-	time.Sleep(4 * time.Second) // it looks once a second
+	time.Sleep(6 * time.Second) // it looks once a second
 	if !r.Ready() {
 		t.Error("a runner with all its slots taken is not ready")
 	}
 	close(hold)
 	e.await(id, Done)
 	s.stop()
-	time.Sleep(4 * time.Second)
+	time.Sleep(6 * time.Second)
 	if !s.start() {
 		t.Fatal("redis does not start")
 	}

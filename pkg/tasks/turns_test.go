@@ -61,3 +61,67 @@ func TestCancelThatOvertakesTheClaimKeepsTheJobFromStarting(t *testing.T) {
 		}
 	}
 }
+
+// Redis works for one call while the jobs of the other run here, where many wait; nobody claims more than it has slots for.
+func TestTwoCallsShareTheFreeSlotsOfADeepQueue(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, miniURL(t))
+	for range 100 {
+		e.enqueue("x")
+	}
+	r, err := NewRunner(e.c(), NewMux(), RunnerOptions{Concurrency: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.work, r.fetching = t.Context(), t.Context()
+	name := "r1"
+	l := e.lane()
+	conn, err := e.c().calls.get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), conn, registerScript.call([]string{l.lease(name), l.wk()}, name, "60000", "1"))[0].Error(); err != nil {
+		t.Fatal(err)
+	}
+	r.lease = &lease{name: name}
+	p := r.posts[0]
+	p.want = true
+	calls := func() (n int) {
+		for p.calls < mostCalls && r.call(p, time.Now()) {
+			n++
+		}
+		return n
+	}
+	if n := calls(); n != 1 || r.free() != 0 {
+		t.Fatalf("of a queue that may be empty: %d calls, %d slots left; one asks for all", n, r.free())
+	}
+	x := <-r.exchanged
+	if got := len(x.portion.jobs) + x.portion.rest; got != 64 {
+		t.Fatalf("%d jobs", got)
+	}
+	for x.portion.rest > 0 {
+		x.portion = <-r.fetched
+	}
+	p.calls, p.open, r.reserved, p.deep = 0, nil, 0, true
+	if n := calls(); n != 2 || r.free() != 0 || len(p.open) != 2 {
+		t.Fatalf("of a deep one: %d calls, %d slots left, open %v", n, r.free(), p.open)
+	}
+	for want := mostCalls - 1; want >= 0; want-- {
+		x := <-r.exchanged
+		if x.n != 32 {
+			t.Errorf("a call for %d", x.n)
+		}
+		x.portion.jobs = nil // they are not to run here
+		for x.portion.rest > 0 {
+			x.portion = <-r.fetched
+		}
+		x.portion.jobs = nil
+		r.settle(x)
+		if p.calls != want || len(p.open) != want {
+			t.Errorf("%d calls under way, open %v", p.calls, p.open)
+		}
+	}
+	if p.deep {
+		t.Error("the last claim got less than it asked for")
+	}
+}
