@@ -53,7 +53,7 @@ APP_DEBUG = "1"
 			}
 			s.await(`holder: supervisor \d+ started`, 2)
 			s.await("worker adopted", 2*upgrades) // each of the upgrades before adopted two
-			s.await("reload done", 1) // all are replaced
+			s.await("reload done", 1)             // all are replaced
 			load.Await(200)
 			s.signal(syscall.SIGUSR2)
 			s.await(inCharge, upgrades)
