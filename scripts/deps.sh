@@ -23,6 +23,7 @@ wanted=(
 	postgres:postgresql
 	aiosmtpd:python3-aiosmtpd
 	systemctl:systemd
+	prometheus:prometheus
 )
 export PATH="$PATH:/usr/sbin:/sbin"
 # Debian keeps the server's programs in a directory per version.
