@@ -52,12 +52,19 @@ var ctlOptions = []option{
 	{"wait", "", "", "the default: the exit code is the verdict; --wait=false returns at once", false},
 	{"timeout", "t", "TIME", "wait at most so long, as in 90s; what was begun goes on, the exit code is 75", false},
 	{"quick", "", "", "stop: as INT does, without waiting for requests that run", false},
+	{"goroutines", "", "", "dump: what each goroutine does; the default", false},
+	{"heap", "", "", "dump: memory in use, by the place that took it", false},
+	{"allocs", "", "", "dump: all memory ever taken, by place", false},
+	{"cpu", "", "TIME", "dump: where the CPU time goes during so long, as in 10s", false},
+	{"output", "o", "FILE", "dump: write into this file; -: stdout", false},
 	{"json", "", "", "print JSON", false},
 	{"help", "h", "", "print this", false},
 }
 
-// ctlCommand is one command of ctl. usage stands in the help, flags are those that mean something to it besides --socket, --config,
-// --timeout, --json and --help.
+// commonFlags are those that mean something to every command.
+var commonFlags = []string{"socket", "config", "timeout", "json", "help"}
+
+// ctlCommand is one command of ctl. flags are those that mean something to it besides commonFlags.
 type ctlCommand struct {
 	name  string
 	flags []string
@@ -89,6 +96,7 @@ var ctlCommands = []ctlCommand{
 		}
 		return c.verdict(to.Recycle(ctx, control.RecycleRequest{Wait: wait, Target: strings.Join(c.words, "")}))
 	}},
+	{"dump", []string{"goroutines", "heap", "allocs", "cpu", "output"}, 1, ctlDump},
 	{"stop", []string{"wait", "quick"}, 0, ctlStop},
 }
 
@@ -130,7 +138,7 @@ func (c *client) run() error {
 		return bad("%s: unexpected argument %q", command.name, c.words[command.words])
 	}
 	for _, o := range ctlOptions {
-		if _, set := c.flags[o.long]; set && !slices.Contains(command.flags, o.long) && (o.long == "wait" || o.long == "quick") {
+		if _, set := c.flags[o.long]; set && !slices.Contains(command.flags, o.long) && !slices.Contains(commonFlags, o.long) {
 			return bad("%s does not take --%s", command.name, o.long)
 		}
 	}
@@ -248,9 +256,9 @@ func (c *client) getenv(name string) string { return c.environ[name] }
 // explainSocket says what to do about an error of the connection.
 func explainSocket(err error, path, how string) error {
 	at := fmt.Sprintf("%s (from %s)", path, how)
-	switch {
-	case err == nil:
-		return nil
+	switch f := (failure{}); {
+	case err == nil, errors.As(err, &f): // the command knows better
+		return err
 	case errors.Is(err, context.DeadlineExceeded):
 		return failure{exitTimeout, errors.New("--timeout is over; what was asked for goes on, see supervisor ctl status")}
 	case errors.Is(err, fs.ErrNotExist):
@@ -276,9 +284,6 @@ func explainSocket(err error, path, how string) error {
 			return failure{exitNobody, err}
 		}
 		return failure{exitVerdict, err}
-	}
-	if f := (failure{}); errors.As(err, &f) {
-		return err
 	}
 	return failure{exitNobody, fmt.Errorf("%s: %w", at, err)}
 }
@@ -412,10 +417,13 @@ COMMANDS
                        A reload keeps it, unless it changes workers.
    recycle [WHAT]      replace workers one after the other, at the pace of max_requests: a pool (web), a slot (web.2),
                        one process (web.2.17), or all
+   dump [WHAT]         what a process does: its goroutines, here, or with --heap, --allocs or --cpu 10s a profile for
+                       go tool pprof, in a file web.2.17-cpu.pprof. WHAT is a slot, a process (also one that leaves), or
+                       a pool with one worker; without it, the supervisor. The worker serves on; it must use pkg/worker.
    stop                graceful stop, as TERM, drain_delay included; --quick: as INT
 
-   All but status wait for the end, as systemctl does: what they print and their exit code is the verdict. Ctrl-C, or
-   --timeout, ends only the wait: what was begun goes on.
+   All but status and dump wait for the end, as systemctl does: what they print and their exit code is the verdict.
+   Ctrl-C, or --timeout, ends only the wait: what was begun goes on. (A dump ends.)
 
 FLAGS
 
@@ -427,6 +435,8 @@ EXAMPLES
    supervisor ctl -c /etc/app.toml reload && echo deployed
    supervisor ctl scale web=8 --timeout 1m
    supervisor ctl status --json
+   supervisor ctl dump web.2 | less
+   supervisor ctl dump web.2 --cpu 10s && go tool pprof -http : web.2.*-cpu.pprof
 
 EXIT CODES
    0    done as asked                          69   nobody listens there, or does not answer

@@ -26,7 +26,7 @@ func TestBadCtlCommandLines(t *testing.T) {
 		code          int
 		stderr        string
 	}{
-		{"ctl", "", 64, "which command? status, reload, upgrade, scale, recycle, stop"},
+		{"ctl", "", 64, "which command? status, reload, upgrade, scale, recycle, dump, stop"},
 		{"ctl relaod", "", 64, `there is no command "relaod"; did you mean reload?`},
 		{"ctl frobnicate", "", 64, `there is no command "frobnicate"; there are status, reload, `},
 		{"ctl status web", "", 64, `status: unexpected argument "web"`},
@@ -46,6 +46,13 @@ func TestBadCtlCommandLines(t *testing.T) {
 		{"ctl scale =4 -s " + dir + "/none", "", 64, `scale: "=4" is not`},
 		{"ctl scale web=0 -s " + dir + "/none", "", 64, "a pool keeps at least one worker"},
 		{"ctl scale web=99999999999999999999 -s " + dir + "/none", "", 64, "is not web=4"},
+		{"ctl dump web.0 web.1", "", 64, `dump: unexpected argument "web.1"`},
+		{"ctl status --heap", "", 64, "status does not take --heap"},
+		{"ctl dump --wait", "", 64, "dump does not take --wait"},
+		{"ctl dump -s " + dir + "/none web.0 --cpu --heap", "", 64, `--cpu: "--heap" is not a time`},
+		{"ctl dump web.0 --heap --cpu 5 -s " + dir + "/none", "", 64, "one profile at a time"},
+		{"ctl dump web.0 --json -s " + dir + "/none", "", 64, "say -o FILE"},
+		{"ctl dump web.0 -s " + dir + "/none", "", 69, "there is no such file"},
 		{"ctl status -- app", "", 64, "nothing may follow --"},
 		{"-w 2 ctl status", "", 64, "ctl comes first, its flags after it: supervisor ctl status"},
 		{"-c x.toml healthcheck", "", 64, "healthcheck comes first"},

@@ -113,19 +113,33 @@ func (c *Client) Health(ctx context.Context, path string) (code int, body string
 // retryPause is between two tries while a self-upgrade hands over.
 const retryPause = 50 * time.Millisecond
 
-// ask sends a request until it is answered: while a self-upgrade hands over, nobody does, for a moment.
+// ask sends a request and reads its answer.
 func (c *Client) ask(ctx context.Context, method, path string, request, answer any) error {
+	return c.exchange(ctx, method, path, request, func(resp *http.Response) error {
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return cause(err)
+		}
+		if err := json.Unmarshal(text, answer); err != nil {
+			return fmt.Errorf("unexpected answer: %w: is that a supervisor's socket?", err)
+		}
+		return nil
+	})
+}
+
+// exchange sends a request until it is answered: while a self-upgrade hands over, nobody does, for a moment. An answer that is no error is given to
+// take.
+func (c *Client) exchange(ctx context.Context, method, path string, request any, take func(*http.Response) error) error {
 	for deadline := time.Now().Add(Patience); ; time.Sleep(retryPause) {
-		again, err := c.askOnce(ctx, method, path, request, answer)
+		again, err := c.exchangeOnce(ctx, method, path, request, take)
 		if !again || time.Now().After(deadline) || ctx.Err() != nil {
 			return err
 		}
 	}
 }
 
-// askOnce sends a request and reads its answer. It gives up when nothing is heard for Patience before the supervisor has begun; from then on
-// only ctx ends the wait.
-func (c *Client) askOnce(ctx context.Context, method, path string, request, answer any) (again bool, err error) {
+// exchangeOnce gives up when nothing is heard for Patience before the supervisor has begun; from then on only ctx ends the wait.
+func (c *Client) exchangeOnce(ctx context.Context, method, path string, request any, take func(*http.Response) error) (again bool, err error) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return false, err
@@ -136,8 +150,8 @@ func (c *Client) askOnce(ctx context.Context, method, path string, request, answ
 	defer silent.Stop()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		Got1xxResponse: func(_ int, header textproto.MIMEHeader) error {
-			if silent.Stop() && c.Begun != nil {
-				c.Begun(header.Get(HeaderBegun))
+			if text := header.Get(HeaderBegun); silent.Stop() && c.Begun != nil && text != "" {
+				c.Begun(text)
 			}
 			return nil
 		},
@@ -155,17 +169,14 @@ func (c *Client) askOnce(ctx context.Context, method, path string, request, answ
 		return false, cause(err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode < 300 {
+		return false, take(resp)
+	}
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return false, cause(err)
 	}
-	if resp.StatusCode >= 300 {
-		return resp.Header.Get("Retry-After") != "", refusalOf(resp, text)
-	}
-	if err := json.Unmarshal(text, answer); err != nil {
-		return false, fmt.Errorf("unexpected answer: %w: is that a supervisor's socket?", err)
-	}
-	return false, nil
+	return resp.Header.Get("Retry-After") != "", refusalOf(resp, text)
 }
 
 // refusalOf makes the error of an answer that is not what was asked for.

@@ -8,15 +8,17 @@
 //	POST /v1/scale     ScaleRequest
 //	POST /v1/recycle   RecycleRequest
 //	POST /v1/stop      StopRequest
+//	POST /v1/dump      DumpRequest   a profile of a worker, or of the supervisor: the answer is the profile itself
 //	GET  /health/live, /health/ready, /health/startup: as on the admin listener
 //
 // A stream is JSON, a line each, for as long as the client stays; an empty line says that nothing new has come for a while. It ends with the supervisor,
 // also when that hands over to a successor: the client asks that one for what comes after. At most 64 clients follow something.
 //
-// A POST is answered with a Verdict: at once, with status 202, or, when it says "wait", with 200 at the end. A waiting client gets an
+// Any other POST is answered with a Verdict: at once, with status 202, or, when it says "wait", with 200 at the end. A waiting client gets an
 // interim answer (102 Processing, its header Begun in words) when the supervisor has begun, so that it can tell a long reload from a supervisor
 // that hangs. Everything else is an Error: 400 not understood, 403 not allowed, 404 no such pool or worker, 409 refused in this state,
-// 503 the supervisor's loop does not answer. A client that goes away disturbs nothing: what was begun goes on.
+// 502 and 504 a worker that ended or does not answer, 503 the supervisor's loop does not answer. A client that goes away disturbs nothing: what was
+// begun goes on (but a dump, which is nobody's then, ends).
 //
 // The socket has mode 0600, and who connects must be root or the supervisor's own user. A successor after a self-upgrade, older or newer, may
 // serve it: unknown fields are ignored on both sides, a change that breaks a client gets a /v2.
@@ -33,6 +35,7 @@ const (
 	PathRecycle = "/v1/recycle"
 	PathStop    = "/v1/stop"
 	PathHistory = "/v1/history"
+	PathDump    = "/v1/dump"
 
 	PathLive    = "/health/live"
 	PathReady   = "/health/ready"

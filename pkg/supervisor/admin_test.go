@@ -38,6 +38,25 @@ func (m *master) ask(path string) (int, health) {
 	return resp.StatusCode, h
 }
 
+// Profiles are for the control socket: net/http/pprof must not come to the admin listener with whoever imports it.
+func TestAdminHasNoProfiles(t *testing.T) {
+	m := startMaster(t, adminOnPort(testConfig(onPort(testPool("worker")))))
+	m.await("admin listens", 1)
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/profile", "/debug/pprof/goroutine", "/debug/vars", control.PathDump} {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			req, _ := http.NewRequest(method, "http://"+m.desk.admin.listener.Addr().String()+path, nil)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusNotFound {
+				t.Errorf("%s %s: %d", method, path, resp.StatusCode)
+			}
+		}
+	}
+}
+
 func TestAdminHealth(t *testing.T) {
 	trap := filepath.Join(t.TempDir(), "trap")
 	os.WriteFile(trap, nil, 0o600)

@@ -206,6 +206,7 @@ func (s *Supervisor) controlRoutes() routes {
 	t[control.PathScale] = post(s, "scale", s.scaleTo)
 	t[control.PathRecycle] = post(s, "recycle", s.recycleTarget)
 	t[control.PathStop] = post(s, "stop", s.askStop)
+	t[control.PathDump] = route{http.MethodPost, s.answerDump}
 	return t
 }
 

@@ -206,6 +206,32 @@ func testWorker(mode string) {
 			}
 			whoami(w, r)
 		})}, "")
+	case "earlier": // it says hello, and knows of commands what it knew when profiles were not there yet
+		fds, _ := protocol.ParseFDs(os.Getenv(protocol.EnvFDs))
+		control := fds[protocol.FDControl]
+		syscall.Write(control, protocol.Command{Verb: protocol.VerbHello}.Packet())
+		notify("READY=1")
+		for {
+			packet, rights := make([]byte, protocol.MaxCommand), make([]byte, 64)
+			n, nr, _, _, err := syscall.Recvmsg(control, packet, rights, 0)
+			if err == syscall.EAGAIN {
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			if n == 0 || err != nil {
+				return
+			}
+			if messages, err := syscall.ParseSocketControlMessage(rights[:nr]); err == nil && len(messages) > 0 {
+				received, _ := syscall.ParseUnixRights(&messages[0])
+				syscall.Close(received[0])
+			}
+			if string(packet[:n]) == protocol.VerbDump {
+				fmt.Fprintln(os.Stderr, "my goroutines")
+			}
+			if strings.HasPrefix(string(packet[:n]), protocol.VerbDrain) {
+				return
+			}
+		}
 	case "worker": // no foreigner: it loses nothing
 		worklib.Serve(&http.Server{Handler: http.HandlerFunc(whoami)}, "")
 	default:
