@@ -59,10 +59,17 @@ func (c *Client) EnqueueBatch(ctx context.Context, tasks []Task) (ids []string, 
 		ids[i] = p.id
 		entries[i] = newEntry(p.id, p.due, &p.record, &p.extra, p.encode(), now)
 		line := c.line(p.lane)
-		byLine[line] = append(byLine[line], entries[i])
+		mine := append(byLine[line], entries[i])
+		if len(mine) == flightJobs && i+1 < len(tasks) { // these fly while the next are made
+			line.add(ctx, mine, false)
+			mine = nil
+		}
+		byLine[line] = mine
 	}
 	for line, mine := range byLine {
-		line.add(ctx, mine, len(byLine) == 1)
+		if len(mine) > 0 {
+			line.add(ctx, mine, len(byLine) == 1)
+		}
 	}
 	for i, e := range entries {
 		if e == nil {

@@ -157,3 +157,27 @@ func TestLargePayloadsAndResultsPass(t *testing.T) {
 		}
 	})
 }
+
+// A large batch flies in parts while the rest is made.
+func TestEachOfALargeBatchIsAnsweredForItself(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		for _, n := range []int{flightJobs, flightJobs + 1, 5*flightJobs + 7} {
+			batch := make([]Task, n)
+			for i := range batch {
+				batch[i] = Task{Name: "x", Options: []Option{Priority(i % 4)}}
+			}
+			batch[n-1].Name = "" // alone behind the last full part
+			batch[3].Options = []Option{Queue("other")}
+			ids, err := e.c().EnqueueBatch(t.Context(), batch)
+			if failed := new(BatchError); !errors.As(err, &failed) || failed.Index != n-1 {
+				t.Fatalf("of %d: %v", n, err)
+			}
+			for i, id := range ids[:n-1] {
+				if s := e.status(id); s.State != Pending {
+					t.Errorf("%d of %d: %q is %q", i, n, id, s.State)
+				}
+			}
+		}
+	})
+}

@@ -69,14 +69,11 @@ func (l *line) add(ctx context.Context, entries []*entry, wait bool) {
 		return
 	}
 	l.waiting = append(l.waiting, entries...)
-	start := l.flights < flightsAtOnce
-	if start {
+	for started := 0; l.flights < flightsAtOnce && started*flightJobs < len(l.waiting); started++ {
 		l.flights++
-	}
-	l.mu.Unlock()
-	if start {
 		go l.fly()
 	}
+	l.mu.Unlock()
 }
 
 func size(entries []*entry) (n int) {
