@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,13 +27,18 @@ func TestBadCtlCommandLines(t *testing.T) {
 		code          int
 		stderr        string
 	}{
-		{"ctl", "", 64, "which command? status, reload, upgrade, scale, recycle, dump, stop"},
+		{"ctl", "", 64, "which command? status, history, dump, reload, upgrade, scale, recycle, stop"},
 		{"ctl relaod", "", 64, `there is no command "relaod"; did you mean reload?`},
-		{"ctl frobnicate", "", 64, `there is no command "frobnicate"; there are status, reload, `},
+		{"ctl frobnicate", "", 64, `there is no command "frobnicate"; there are status, history, `},
 		{"ctl status web", "", 64, `status: unexpected argument "web"`},
 		{"ctl recycle web jobs", "", 64, `recycle: unexpected argument "jobs"`},
 		{"ctl status --tiemout 5", "", 64, "unknown flag --tiemout; did you mean --timeout?"},
 		{"ctl status --wait", "", 64, "status does not take --wait"},
+		{"ctl status -n 5", "", 64, "status does not take --number"},
+		{"ctl history -n few -s " + dir + "/none", "", 64, `-n: "few" is no number`},
+		{"ctl history -n -1 -s " + dir + "/none", "", 64, `-n: "-1" is no number`},
+		{"ctl history --kind crsh -s " + dir + "/none", "", 64, `there is no event "crsh"; did you mean crash?`},
+		{"ctl history --all --kind crash -s " + dir + "/none", "", 64, "one at a time"},
 		{"ctl reload --quick", "", 64, "reload does not take --quick"},
 		{"ctl reload --wait=perhaps", "", 64, `flag --wait: "perhaps" is neither true nor false`},
 		{"ctl reload --socket", "", 64, "flag --socket needs a value"},
@@ -103,13 +109,13 @@ func TestCtlFlagsStandAnywhere(t *testing.T) {
 		"--json -t 5 scale web=2 --wait=false", "scale --json web=2 -t 5 --wait=false", "scale web=2 --wait=false -t=5 -json", "scale --timeout 5 --json=true --wait=0 web=2",
 	} {
 		c := &client{}
-		if err := c.parse(ctlOptions, strings.Fields(line)); err != nil || strings.Join(c.words, " ") != "scale web=2" || len(c.flags) != 3 ||
+		if err := c.parse(ctlOptions(), strings.Fields(line)); err != nil || strings.Join(c.words, " ") != "scale web=2" || len(c.flags) != 3 ||
 			c.flags["json"] != "true" || c.flags["timeout"] != "5" || c.flags["wait"] != "false" {
 			t.Errorf("%s: %+v, %v", line, c, err)
 		}
 	}
 	c := &client{}
-	if err := c.parse(ctlOptions, []string{"scale", "-1"}); err != nil || strings.Join(c.words, " ") != "scale -1" {
+	if err := c.parse(ctlOptions(), []string{"scale", "-1"}); err != nil || strings.Join(c.words, " ") != "scale -1" {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
@@ -154,26 +160,37 @@ pool web: 0 of 1 ready (scaled by -1), 1 on the way out, on :8080
 	}
 }
 
+// Each help shows each flag that its command takes, fits a terminal, and is found with the flag before or after.
 func TestHelpOfCtlAndHealthcheck(t *testing.T) {
-	for command, options := range map[string][]option{"ctl": ctlOptions, "healthcheck": healthOptions} {
-		for _, args := range [][]string{{command, "--help"}, {command, "-h", "status"}} {
-			if command == "healthcheck" && len(args) > 2 {
-				continue
-			}
-			r := runCommand(nil, args...)
-			if r.code != 0 || r.stderr != "" {
-				t.Errorf("%v: %+v", args, r)
-			}
-			for _, o := range options {
-				if !strings.Contains(r.stdout, "--"+o.long+" ") {
-					t.Errorf("%v: no --%s", args, o.long)
-				}
-			}
-			for line := range strings.Lines(r.stdout) {
-				if len([]rune(line)) > 121 {
-					t.Errorf("too long for a terminal: %s", line)
-				}
+	helps := map[string][]option{"ctl": commonOptions, "healthcheck": healthOptions}
+	for _, command := range ctlCommands() {
+		helps["ctl "+command.name] = slices.Concat(command.options, commonOptions)
+	}
+	for command, options := range helps {
+		r := runCommand(nil, append(strings.Fields(command), "--help")...)
+		if r.code != 0 || r.stderr != "" {
+			t.Errorf("%v: %+v", command, r)
+		}
+		for _, o := range options {
+			if !strings.Contains(r.stdout, "--"+o.long+" ") {
+				t.Errorf("%v: no --%s", command, o.long)
 			}
 		}
+		for line := range strings.Lines(r.stdout) {
+			if len([]rune(line)) > 121 {
+				t.Errorf("too long for a terminal: %s", line)
+			}
+		}
+		if name, ok := strings.CutPrefix(command, "ctl "); ok {
+			if before := runCommand(nil, "ctl", "-h", name); before.stdout != r.stdout {
+				t.Errorf("-h %s: %s", name, before.stdout)
+			}
+			if !strings.Contains(ctlHelp(), "\n   "+name) {
+				t.Errorf("ctl --help does not list %s", name)
+			}
+		}
+	}
+	if r := runCommand(nil, "ctl", "--help", "statsu"); r.code != 64 || !strings.Contains(r.stderr, "did you mean status?") {
+		t.Errorf("%+v", r)
 	}
 }

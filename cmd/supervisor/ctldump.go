@@ -15,6 +15,28 @@ import (
 	"supervisor/pkg/profile"
 )
 
+var dumpCommand = ctlCommand{
+	name: "dump", args: "[WHAT]", brief: []string{
+		"what a process does: its goroutines, here, or with --heap, --allocs or --cpu 10s a profile for",
+		"go tool pprof, in a file; without a name the supervisor",
+	},
+	more: `   WHAT is a slot, a process (also one that leaves), or a pool with one worker. The worker serves on; it must
+   use pkg/worker. Profiles are written into a file here, as web.2.17-cpu.pprof, unless -o says another one.
+
+EXAMPLES
+   supervisor ctl dump web.2 | less
+   supervisor ctl dump web.2 --cpu 10s && go tool pprof -http : web.2.*-cpu.pprof
+`,
+	options: []option{
+		{"goroutines", "", "", "what each goroutine does; the default", false},
+		{"heap", "", "", "memory in use, by the place that took it", false},
+		{"allocs", "", "", "all memory ever taken, by place", false},
+		{"cpu", "", "TIME", "where the CPU time goes during so long, as in 10s", false},
+		{"output", "o", "FILE", "write into this file; -: stdout", false},
+	},
+	words: 1, names: workerName, run: ctlDump,
+}
+
 // ctlDump writes what a worker, or the supervisor, does and holds: goroutines to stdout, what is for pprof into a file.
 func ctlDump(ctx context.Context, c *client, to *control.Client) error {
 	request := control.DumpRequest{Target: strings.Join(c.words, ""), Kind: profile.Goroutines}

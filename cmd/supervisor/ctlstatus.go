@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -9,6 +10,21 @@ import (
 
 	"supervisor/pkg/control"
 )
+
+var statusCommand = ctlCommand{
+	name: "status", brief: []string{"pools and workers, what they do, and what is not as it should be"},
+	run: func(ctx context.Context, c *client, to *control.Client) error {
+		st, err := to.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if c.has("json") {
+			return printJSON(c.stdout, st)
+		}
+		writeStatus(c.stdout, st, buildVersion())
+		return nil
+	},
+}
 
 // From when on a worker's silence, or its oldest request, is worth a note.
 const (

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -169,5 +171,50 @@ func TestReloadSaysWhatOnlyARestartChanges(t *testing.T) {
 	m.await("admin changes only with a restart", 1)
 	if code, _ := m.ask(control.PathReady); code != 200 {
 		t.Errorf("%d", code)
+	}
+}
+
+// Strangers who say nothing, half a request or a request whose body never ends; and one of us who waits for an end.
+func TestSlowClientsHarmNobody(t *testing.T) {
+	m, client := controlled(t, adminOnPort(testConfig(onPort(testPool("ignore-term")))))
+	m.until("all pools serve", func() bool { return m.desk.started })
+	old, began, verdict := m.pids()[0], make(chan string, 1), make(chan error, 1)
+	client.Begun = func(text string) { began <- text }
+	go func() {
+		v, err := client.Recycle(testContext(t), control.RecycleRequest{Wait: waiting})
+		if err == nil && !v.OK {
+			err = errors.New(v.Text)
+		}
+		verdict <- err
+	}()
+	<-began
+	m.await("worker drains", 1)
+	for _, e := range []*endpoint{m.desk.admin, m.desk.control} {
+		at := e.listener.Addr()
+		probe := control.DialAdmin(at.String())
+		if at.Network() == "unix" {
+			probe = control.Dial(at.String())
+		}
+		for i := range 2*maxClients + 10 {
+			c, err := net.Dial(at.Network(), at.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			io.WriteString(c, []string{"", "GET / HT", "POST " + control.PathReload + " HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"}[i%3])
+		}
+		asked := time.Now()
+		for range 3 {
+			if code, body, err := probe.Health(testContext(t), control.PathReady); code != 200 || err != nil {
+				t.Errorf("%s: %d %s %v", e.name, code, body, err)
+			}
+		}
+		if took := time.Since(asked); took > headerTimeout-time.Second {
+			t.Errorf("%s: the probes took %v: they waited until others were given up", e.name, took)
+		}
+	}
+	unix.Kill(old, unix.SIGKILL)
+	if err := <-verdict; err != nil {
+		t.Errorf("who waited lost its place: %v", err)
 	}
 }

@@ -303,6 +303,7 @@ func (s *Supervisor) command(w http.ResponseWriter, r *http.Request, what string
 		send(http.StatusAccepted, control.Verdict{OK: true, What: what, Text: begun, At: at})
 		return
 	}
+	defer hold(r)()
 	w.Header().Set(control.HeaderBegun, begun)
 	w.WriteHeader(http.StatusProcessing)
 	w.Header().Del(control.HeaderBegun)

@@ -47,7 +47,7 @@
 //	systemd.go      what systemd or the holder hears
 //	rescue.go       queues of slots without a worker    suspect.go      ready workers without progress
 //	control.go      the control socket: commands, waits command.go      what they do to pools and workers; status.go what there is
-//	admin.go        health                              endpoint.go     listeners that answer HTTP
+//	admin.go        health                              endpoint.go     listeners that answer HTTP; places.go their clients
 //	delay.go        drain_delay                         journal.go      what has happened; stream.go for clients that follow
 //	dump.go         profiles of workers
 //

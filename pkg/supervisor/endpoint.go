@@ -42,7 +42,6 @@ type socketFile struct {
 
 // Limits on what a client may cost.
 const (
-	maxClients    = 256 // connections at once; more wait in the kernel's queue
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 10 * time.Second
 	idleTimeout   = 30 * time.Second
@@ -123,11 +122,11 @@ func (e *endpoint) hangUp() {
 // serve answers with handler until close or passOn.
 func (e *endpoint) serve(handler http.Handler) {
 	e.server = &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, peerKey{}, c) },
+		Handler: advancing(handler), ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, placeKey{}, c) },
 		ErrorLog:    nothing,
 	}
-	go e.server.Serve(&bounded{e.listener, make(chan struct{}, maxClients)})
+	go e.server.Serve(&places{Listener: e.listener})
 }
 
 // close takes the socket away, and gives clients a moment to take their last answer.
@@ -149,46 +148,9 @@ func (e *endpoint) close() {
 	}
 }
 
-// bounded accepts only so many connections at once.
-type bounded struct {
-	net.Listener
-	tokens chan struct{}
-}
-
-func (l *bounded) Accept() (net.Conn, error) {
-	l.tokens <- struct{}{}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.tokens
-		return nil, err
-	}
-	return &boundedConn{Conn: c, tokens: l.tokens}, nil
-}
-
-type boundedConn struct {
-	net.Conn
-	tokens chan struct{}
-	closed atomic.Bool
-}
-
-func (c *boundedConn) Close() error {
-	err := c.Conn.Close()
-	if c.closed.CompareAndSwap(false, true) {
-		<-c.tokens
-	}
-	return err
-}
-
-// peerKey finds a request's connection in its context.
-type peerKey struct{}
-
 // allowed reports whether the peer of a unix socket is root or our own user.
 func allowed(r *http.Request) bool {
-	c, ok := r.Context().Value(peerKey{}).(*boundedConn)
-	if !ok {
-		return false
-	}
-	u, ok := c.Conn.(*net.UnixConn)
+	u, ok := placeOf(r).Conn.(*net.UnixConn)
 	if !ok {
 		return false
 	}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"supervisor/pkg/control"
@@ -217,7 +219,7 @@ func (s *Supervisor) recordExit(w *worker, was state, exit exitStatus, why reaso
 	default:
 		e.Kind, e.Level, e.Text = control.EventCrash, control.LevelError, "died"
 	}
-	if e.Level != control.LevelInfo {
+	if exit.signal != syscall.SIGKILL && (e.Level != control.LevelInfo || exit.code != 0) { // who was killed has nothing to say about it
 		e.Words = exit.tail
 	}
 	s.recordEvent(e)
@@ -232,6 +234,22 @@ func (s *Supervisor) History(ctx context.Context, q control.HistoryQuery) (contr
 
 // followPause: events that come within it are sent together.
 const followPause = 20 * time.Millisecond
+
+// knows refuses the name of something that is not there, and never was as far as the journal goes.
+func (s *Supervisor) knows(ctx context.Context, what string) (refused error) {
+	err := s.inLoop(ctx, func() {
+		name, _, _ := strings.Cut(what, ".")
+		if _, refused = s.named(name); refused == nil {
+			return
+		}
+		s.journal.each(func(e *entry) {
+			if e.About(what) {
+				refused = nil
+			}
+		})
+	})
+	return errors.Join(err, refused)
+}
 
 // FollowHistory gives events to send, first those that there are, then those that come, until ctx ends, send fails or the supervisor ends (nil, after
 // the last events). Every 15 s without one send gets none: the reader sees that we live. A reader that is slow is told in Lost how
@@ -291,6 +309,13 @@ func (s *Supervisor) answerHistory(w http.ResponseWriter, r *http.Request) {
 	q, err := control.ParseHistoryQuery(r.URL.Query())
 	if err != nil {
 		fail(w, http.StatusBadRequest, "%v", err)
+		return
+	}
+	if q.What != "" {
+		err = s.knows(r.Context(), q.What)
+	}
+	if e := new(control.Error); errors.As(err, &e) {
+		fail(w, e.Status, "%s", e.Text)
 		return
 	}
 	if r.URL.Query().Get("follow") == "" {

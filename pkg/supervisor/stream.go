@@ -13,12 +13,13 @@ const maxStreams = 64
 
 // stream answers with JSON, a line each, as long as produce goes on: until it fails, or ends with the supervisor. send without lines writes an empty one: it shows that we live. A
 // client that takes nothing for answerTimeout is given up.
-func (s *Supervisor) stream(w http.ResponseWriter, _ *http.Request, produce func(send func(lines ...any) error) error) {
+func (s *Supervisor) stream(w http.ResponseWriter, r *http.Request, produce func(send func(lines ...any) error) error) {
 	defer s.streams.Add(-1)
 	if s.streams.Add(1) > maxStreams {
 		fail(w, http.StatusServiceUnavailable, "%d clients follow already", maxStreams)
 		return
 	}
+	defer hold(r)()
 	to := http.NewResponseController(w)
 	to.SetReadDeadline(time.Time{}) // it has nothing more to say
 	w.Header().Set("Content-Type", "application/x-ndjson")
