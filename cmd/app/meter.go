@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -85,10 +86,10 @@ func (m *meter) Claimed(queue string) { m.queue(queue).claimed.Add(1) }
 
 func (m *meter) Began(queue, _ string, waited time.Duration) {
 	q := m.queue(queue)
-	q.running.Add(1)
 	if waited >= 0 {
 		q.start.observe(waited)
 	}
+	q.running.Add(1)
 }
 
 func (m *meter) Returned(queue string) { m.queue(queue).running.Add(-1) }
@@ -132,10 +133,10 @@ func (m *meter) Reaped(queue string, jobs int64) {
 	m.label(fmt.Sprintf("jobs_crashed_total{queue=%q}", short(queue))).Add(jobs)
 }
 
-// histogram is one of Prometheus: each bucket counts all that is below its bound.
+// histogram is one as a scoreboard wants it: an observation is in one bucket, the supervisor adds them up.
 type histogram struct {
-	buckets    [len(bounds) + 1]scoreboard.Label // the last has no bound
-	sum, count scoreboard.Label
+	buckets [len(bounds) + 1]scoreboard.Label // the last has no bound
+	sum     scoreboard.Label
 }
 
 var bounds = [...]time.Duration{
@@ -151,16 +152,14 @@ func (m *meter) histogram(name, labels string) (h histogram) {
 		}
 		h.buckets[i] = m.label(fmt.Sprintf("%s_bucket{%s,le=%q}", name, labels, bound))
 	}
-	h.sum, h.count = m.label(name+"_sum{"+labels+"}"), m.label(name+"_count{"+labels+"}")
+	h.sum = m.label(name + "_sum{" + labels + "}")
 	return h
 }
 
 func (h *histogram) observe(d time.Duration) {
-	for i := len(h.buckets) - 1; i >= 0 && (i == len(bounds) || d <= bounds[i]); i-- {
-		h.buckets[i].Add(1)
-	}
+	i, _ := slices.BinarySearch(bounds[:], d)
+	h.buckets[i].Add(1)
 	h.sum.Add(d.Microseconds())
-	h.count.Add(1)
 }
 
 // queuesEvery is how often the first runner of a pool tells what its queues hold; the others would say the same.

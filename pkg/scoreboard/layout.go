@@ -10,6 +10,24 @@
 //	…       MaxLabels × 128    counters by name, interned at first use, see Label
 //
 // All words are 64 bits in the machine's byte order; all times are nanoseconds of CLOCK_MONOTONIC.
+//
+// # What a label's name says
+//
+// A program names values of its own by Writer.Label; the supervisor shows them on /metrics under these names. A name is written as Prometheus
+// writes it: name, or name{key="value",key="value"}, with \\, \" and \n escaped in a value. What comes before the brace says what it is:
+//
+//	X_total                          a counter: only Add, never below 0. The pool's workers are summed, those that are gone too.
+//	X_bucket{…,le="0.25"}, X_sum{…}  a histogram X, summed in the same way. Not cumulative: an observation adds 1 to the one bucket with the
+//	                                 smallest bound that is not below it (le="+Inf": beyond the last bound). The supervisor adds
+//	                                 the buckets up, and makes +Inf and X_count.
+//	anything else                    a gauge, Add or Set, of this process alone: it is shown by worker, and ends with it.
+//
+// A value is a whole number. So what ends in _seconds, _seconds_sum or _seconds_total counts microseconds, and the supervisor divides.
+//
+// The supervisor adds the labels service, pool and (to gauges) worker; the program's own must not have these names. A program that names
+// http_requests_total or http_request_duration_seconds speaks for itself; for all others the supervisor makes both from the counters below. Names
+// that begin with supervisor_, process_, go_ or promhttp_, and X_count, are not a worker's to give. What the supervisor cannot use it leaves out and
+// counts.
 package scoreboard
 
 import (
@@ -66,6 +84,7 @@ const (
 	offHighWater = 1048 // connection records in use are below this index
 	offLabelled  = 1056 // labels in use are below this index
 	offTakes     = 1064 // bit i: it adopts connections of its i-th inherited socket
+	offCounts    = 1072 // counters that it keeps; 0: of before this word was there, those up to LostLines
 )
 
 // BeatInterval is how often a worker beats at least. A few beats missed in a row say that the process stands still. (More of them
@@ -109,7 +128,10 @@ const (
 	Errors                   // answers with a status from 500
 	ForceShut                // connections cut at a drain's deadline
 	LostLines                // output lines that nobody could take
+	Succeeded                // answers with a status below 500
+	Took                     // nanoseconds from the begin to the end of the handlers that ended
 
+	kept     = int(Took) + 1
 	counters = 16 // words before the histogram
 )
 

@@ -31,7 +31,7 @@ func (c clock) at(t time.Time) int64 { return c.offset + int64(t.Sub(c.base)) }
 // NewMemory gives a board in plain memory with both its sides, for tests.
 func NewMemory(s Settings) (*Writer, *Reader) {
 	w := Local(s)
-	return w, &Reader{w.mem, w.clock}
+	return w, &Reader{mem: w.mem, clock: w.clock}
 }
 
 var _ atomic.Int64 // the stamps in the memory are used as atomic.Int64: 8 bytes, aligned

@@ -12,7 +12,7 @@ func Open(fd int) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{mem, newClock()}, nil
+	return &Reader{mem: mem, clock: newClock()}, nil
 }
 
 // Create makes the memory of one worker and gives the supervisor's side of it and the descriptor for the worker (close-on-exec;
@@ -38,11 +38,16 @@ func Create(s Settings) (*Reader, int, error) {
 	mem.store(offVersion, Version)
 	mem.setSettings(s)
 	mem.store(offMagic, magic)
-	return &Reader{mem, newClock()}, fd, nil
+	return &Reader{mem: mem, clock: newClock()}, fd, nil
 }
 
-// Close unmaps the memory. The Reader must not be used afterwards.
-func (r *Reader) Close() error { return unix.Munmap(r.mem) }
+// Close unmaps the memory, unless somebody holds it. Who calls it must not use the Reader afterwards.
+func (r *Reader) Close() error {
+	if r.holds.Add(-1) >= 0 {
+		return nil
+	}
+	return unix.Munmap(r.mem)
+}
 
 // Attach maps the memory that the supervisor passed and closes the descriptor. An error says why this worker must run unscored.
 func Attach(fd int) (*Writer, error) {

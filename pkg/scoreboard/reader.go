@@ -7,8 +7,8 @@ import (
 
 // Totals are a worker's counters, summed over its shards. They can be added, so that the counts of workers that are gone live on.
 type Totals struct {
-	Counters [counters]uint64
-	Latency  [Buckets]uint64 // requests by duration, see BucketBound
+	Counters [counters]uint64 `json:"counters"`
+	Latency  [Buckets]uint64  `json:"latency"` // requests by duration, see BucketBound
 }
 
 // Get gives one counter.
@@ -28,7 +28,11 @@ func (t *Totals) Add(o Totals) {
 type Reader struct {
 	mem   memory
 	clock clock
+	holds atomic.Int32 // of others than the one who made it
 }
+
+// Hold keeps the memory mapped until one more Close, for somebody who reads it later. Only while it cannot be closed meanwhile.
+func (r *Reader) Hold() { r.holds.Add(1) }
 
 // Joined reports whether the worker writes to this board.
 func (r *Reader) Joined() bool { return r.mem.load(offJoined) == Version }
@@ -48,7 +52,7 @@ func (r *Reader) SinceBeat() (age time.Duration, ok bool) {
 	return max(0, time.Duration(r.clock.now()-at)), true
 }
 
-// Totals sums the counters.
+// Totals sums the counters. What an older worker does not count is derived: Succeeded from the others, Took from the histogram.
 func (r *Reader) Totals() Totals {
 	var t Totals
 	for s := range Shards {
@@ -57,6 +61,15 @@ func (r *Reader) Totals() Totals {
 		}
 		for b := range t.Latency {
 			t.Latency[b] += atomic.LoadUint64(r.mem.bucket(s, b))
+		}
+	}
+	kept := r.mem.load(offCounts)
+	if kept <= uint64(Succeeded) && t.Counters[Finished] > t.Counters[Errors] {
+		t.Counters[Succeeded] = t.Counters[Finished] - t.Counters[Errors]
+	}
+	if kept <= uint64(Took) {
+		for b, n := range t.Latency {
+			t.Counters[Took] += n * uint64(BucketBound(b)) * 3 / 4 // the middle of the bucket
 		}
 	}
 	return t
@@ -94,15 +107,20 @@ func (r *Reader) Oldest() time.Duration {
 
 // Labels gives the worker's named counters.
 func (r *Reader) Labels() map[string]int64 {
-	n := min(r.mem.load(offLabelled), MaxLabels)
-	labels := make(map[string]int64, n)
-	for i := range int(n) {
-		off := offLabels + i*labelSize
-		size := min(r.mem.load(off+8), labelText)
-		name := string(r.mem[off+16 : off+16+int(size)])
-		labels[name] = int64(r.mem.load(off))
-	}
+	labels := make(map[string]int64, min(r.mem.load(offLabelled), MaxLabels))
+	r.EachLabel(func(name []byte, value int64) { labels[string(name)] = value })
 	return labels
+}
+
+// EachLabel calls f for each of the worker's named counters, in the order in which they were named. The name is a copy, so that the worker cannot
+// change it meanwhile; it is good until f returns. A name may come twice: it is the worker who wrote them.
+func (r *Reader) EachLabel(f func(name []byte, value int64)) {
+	var name [labelText]byte
+	for i := range int(min(r.mem.load(offLabelled), MaxLabels)) {
+		off := offLabels + i*labelSize
+		size := copy(name[:], r.mem[off+16:off+16+int(min(r.mem.load(off+8), labelText))])
+		f(name[:size], int64(r.mem.load(off)))
+	}
 }
 
 func total(m memory, c Counter) uint64 {

@@ -29,6 +29,7 @@ func Local(s Settings) *Writer {
 
 func newWriter(mem memory) *Writer {
 	w := &Writer{mem: mem, clock: newClock(), labels: map[string]int{}}
+	w.mem.store(offCounts, uint64(kept))
 	w.mem.store(offJoined, Version)
 	w.Beat()
 	return w
@@ -132,6 +133,9 @@ func (c *Conn) Begin(now int64) {
 // End counts a handler that ended after the given time, and gives the shard's count of finished requests.
 func (c *Conn) End(took time.Duration) uint64 {
 	c.stamp.Store(0)
+	if took > 0 {
+		c.Add(Took, uint64(took))
+	}
 	atomic.AddUint64(c.shard.mem.bucket(c.shard.n, bucket(took)), 1)
 	return c.Add(Finished, 1)
 }

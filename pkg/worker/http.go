@@ -90,7 +90,10 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		if c != nil {
 			c.sc.Add(scoreboard.Started, 1)
 			began := h.w.Now()
-			defer func() { c.finished(time.Duration(h.w.Now() - began)) }()
+			defer func() {
+				c.sc.Add(scoreboard.Succeeded, 1)
+				c.finished(time.Duration(h.w.Now() - began))
+			}()
 		}
 		h.next.ServeHTTP(rw, r)
 		return

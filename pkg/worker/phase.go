@@ -35,6 +35,9 @@ const (
 	phaseStep = 8
 )
 
+// overdue stands for the status of an answer that the monitor has counted.
+const overdue = -1
+
 var (
 	errOverdue = errors.New("worker: the request took too long and was answered with 504")
 	errGone    = errors.New("worker: the connection was moved")
@@ -60,14 +63,17 @@ func (c *Conn) End(now int64, status int) {
 			next += phaseFinished
 		case phaseTimedOut:
 			next += phaseDead
-			status = 0 // counted by the monitor
+			status = overdue
 		}
 		if c.phase.CompareAndSwap(word, next) {
 			break
 		}
 	}
-	if status >= 500 {
+	switch {
+	case status >= 500:
 		c.sc.Add(scoreboard.Errors, 1)
+	case status > 0, status == 0 && c.fixed: // of a status that nobody sees we think well
+		c.sc.Add(scoreboard.Succeeded, 1)
 	}
 	c.finished(time.Duration(now - c.start))
 	if c.closed.Load() {
@@ -129,8 +135,13 @@ func interim(p []byte) bool {
 
 // status counts an answer by its first line, for servers whose adapter does not see the status.
 func (c *Conn) status(p []byte) {
-	if c.gate.server != nil && c.gate.server.nethttp && len(p) >= len("HTTP/1.1 500") && p[9] == '5' && p[0] == 'H' {
+	if c.gate.server == nil || !c.gate.server.nethttp || c.fixed || len(p) < len("HTTP/1.1 500") || p[0] != 'H' {
+		return
+	}
+	if p[9] == '5' {
 		c.sc.Add(scoreboard.Errors, 1)
+	} else {
+		c.sc.Add(scoreboard.Succeeded, 1)
 	}
 }
 
@@ -181,7 +192,7 @@ func (c *Conn) Extend(d time.Duration) {
 	}
 }
 
-// finished counts a request that has ended, and looks at max_requests.
+// finished counts a handler that has ended, and looks at max_requests.
 func (c *Conn) finished(took time.Duration) {
 	shard := c.sc.Shard()
 	if n := c.sc.End(took); n >= c.w.limits[shard].next.Load() {

@@ -66,6 +66,8 @@ func (w *Worker) Job() (end func(failed bool)) {
 	return func(failed bool) {
 		if failed {
 			c.Add(scoreboard.Errors, 1)
+		} else {
+			c.Add(scoreboard.Succeeded, 1)
 		}
 		shard := c.Shard()
 		n := c.End(time.Duration(w.board.Now() - began))

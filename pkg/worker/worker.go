@@ -146,9 +146,9 @@ func (w *Worker) Ended() <-chan struct{} { return w.end }
 // Status tells the operator in words what this worker does, as STATUS= of sd_notify(3).
 func (w *Worker) Status(text string) { w.notify.send("STATUS=" + oneLine(text)) }
 
-// Label gives a counter or gauge of the program's own on the scoreboard, by name ("name" or "name{key=\"value\"}", at most 112 bytes).
-// Keep the Label: looking it up takes a lock. Its value is a whole number. What ends in _seconds or _seconds_sum, before the brace, counts
-// microseconds: whoever shows it divides.
+// Label gives a counter or gauge of the program's own on the scoreboard, by name ("name" or "name{key=\"value\"}", at most 112 bytes), which
+// the supervisor shows on /metrics: package scoreboard says which names are counters, histograms and gauges. Keep the Label: looking it up
+// takes a lock. Its value is a whole number: what ends in _seconds, _seconds_sum or _seconds_total, before the brace, counts microseconds.
 func (w *Worker) Label(name string) scoreboard.Label { return w.board.Label(name) }
 
 // OnReopen registers a function that reopens log files: it runs at SIGUSR1 and when the supervisor says so.
