@@ -19,7 +19,8 @@ type Config struct {
 	AdminTokenFile string
 	AdminToken     operator.Token `json:"-"` // see ReadAdminToken; "": nobody may do more than ask for health
 
-	Pools []*Pool
+	Service string // what we are part of: the label service of the metrics
+	Pools   []*Pool
 
 	// sources says where each value came from, by its dotted key: for --print-config and for the errors of --check-config.
 	sources map[string]origin
@@ -31,6 +32,7 @@ func Defaults() *Config {
 		ErrorLog:  "-",
 		AccessLog: "-",
 		LogLevel:  "info",
+		Service:   "backend",
 		Pools: []*Pool{{
 			Name:             "web",
 			Backlog:          2048,

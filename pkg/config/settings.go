@@ -25,6 +25,7 @@ var supervisorSettings = []setting[Config]{
 	{"control", socketPathKind{}, "", "", func(c *Config) any { return &c.Control }},
 	{"admin", adminKind{}, "", "", func(c *Config) any { return &c.Admin }},
 	{"admin_token_file", textKind{}, "", "", func(c *Config) any { return &c.AdminTokenFile }},
+	{"service", textKind{required: true}, "", "", func(c *Config) any { return &c.Service }},
 }
 
 // MaxWorkers is a guard against a slip of the finger: each worker is a process, and with sockets = "slots" a socket per address.

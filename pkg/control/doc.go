@@ -9,7 +9,7 @@
 //	POST /v1/recycle   RecycleRequest
 //	POST /v1/stop      StopRequest
 //	POST /v1/dump      DumpRequest   a profile of a worker, or of the supervisor: the answer is the profile itself
-//	GET  /health/live, /health/ready, /health/startup: as on the admin listener
+//	GET  /health/live, /health/ready, /health/startup, /metrics: as on the admin listener
 //
 // A stream is JSON, a line each, for as long as the client stays; an empty line says that nothing new has come for a while. It ends with the supervisor,
 // also when that hands over to a successor: the client asks that one for what comes after. At most 64 clients follow something.
@@ -40,6 +40,8 @@ const (
 	PathLive    = "/health/live"
 	PathReady   = "/health/ready"
 	PathStartup = "/health/startup"
+
+	PathMetrics = "/metrics" // for Prometheus
 )
 
 // HeaderBegun says in an interim answer what has begun.

@@ -53,6 +53,7 @@ func (s *Supervisor) checkEndpoints(before, after *config.Config) {
 // healthRoutes are about the supervisor as a whole: a hung worker cannot answer for itself.
 func (s *Supervisor) healthRoutes() routes {
 	return routes{
+		control.PathMetrics: {http.MethodGet, s.scraper.answer},
 		control.PathLive:    {http.MethodGet, s.health(func() string { return "" })},
 		control.PathReady:   {http.MethodGet, s.health(s.notReady)},
 		control.PathStartup: {http.MethodGet, s.health(s.notStarted)},

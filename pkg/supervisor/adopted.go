@@ -100,6 +100,9 @@ func adopt(ws workerSnapshot, b *bundle, l launch) (_ *child, err error) {
 			for _, p := range c.out {
 				go p.run() // its last words; it ends with the pipe
 			}
+			if c.board == nil && c.boardFD >= 0 { // somebody may want to know what it did
+				b.fds[workerDescriptor(ws.PID, shareBoard)], c.boardFD = c.boardFD, -1
+			}
 			c.Close()
 		}
 	}()

@@ -22,11 +22,11 @@ type bake struct {
 	until  time.Time
 	giveAt time.Time
 	given  bool
-	before map[*worker]tally // what each worker of the pool had when it began
+	before map[*worker]score // what each worker of the pool had when it began
 }
 
-// tally is what a worker answered.
-type tally struct{ all, bad uint64 }
+// score is what a worker answered.
+type score struct{ all, bad uint64 }
 
 const (
 	bakeEnough = 50
@@ -39,10 +39,10 @@ const (
 	bakeDoubtEarly = 0.0001
 )
 
-func tallyOf(w *worker) tally {
+func scoreOf(w *worker) score {
 	board := w.proc.Board()
 	all := board.Total(scoreboard.Finished) // first: an error is counted before its request has finished
-	return tally{all: all, bad: min(all, board.Total(scoreboard.Errors))}
+	return score{all: all, bad: min(all, board.Total(scoreboard.Errors))}
 }
 
 // veterans gives the ready workers of the old generation.
@@ -72,10 +72,10 @@ func (s *Supervisor) beginBake(c *change) {
 	if c.cfg.Bake == 0 || c.fresh {
 		return
 	}
-	c.bake = bake{until: time.Now().Add(c.cfg.Bake), before: map[*worker]tally{c.canary: tallyOf(c.canary)}}
+	c.bake = bake{until: time.Now().Add(c.cfg.Bake), before: map[*worker]score{c.canary: scoreOf(c.canary)}}
 	s.favour(c)
 	for _, w := range c.veterans() {
-		c.bake.before[w] = tallyOf(w)
+		c.bake.before[w] = scoreOf(w)
 	}
 	c.bake.giveAt = time.Now().Add(givePause)
 	s.log.Info("canary takes its share of connections and is watched", append(c.canary.fields(), zap.Duration("bake", c.cfg.Bake))...)
@@ -130,9 +130,9 @@ func (s *Supervisor) watchCanary(c *change) {
 }
 
 // shown gives what the canary and the old workers have answered since the bake began.
-func (s *Supervisor) shown(c *change) (canary, old tally) {
+func (s *Supervisor) shown(c *change) (canary, old score) {
 	for _, w := range c.pool.workers() {
-		now, before := tallyOf(w), c.bake.before[w] // one that came later began at 0
+		now, before := scoreOf(w), c.bake.before[w] // one that came later began at 0
 		switch {
 		case w == c.canary:
 			canary = now.minus(before)
@@ -144,11 +144,11 @@ func (s *Supervisor) shown(c *change) (canary, old tally) {
 }
 
 // minus never goes below 0: a worker may write what it likes.
-func (t tally) minus(o tally) tally {
-	return tally{t.all - min(t.all, o.all), t.bad - min(t.bad, o.bad)}
+func (t score) minus(o score) score {
+	return score{t.all - min(t.all, o.all), t.bad - min(t.bad, o.bad)}
 }
 
-func (t tally) plus(o tally) tally { return tally{t.all + o.all, t.bad + o.bad} }
+func (t score) plus(o score) score { return score{t.all + o.all, t.bad + o.bad} }
 
 // What is believed of a pool before it has answered anything: priorWeight answers, priorShare of them bad.
 const (
@@ -157,7 +157,7 @@ const (
 )
 
 // worseThan reports whether t fails more often than o, and would look so bad by chance with a probability below doubt.
-func (t tally) worseThan(o tally, doubt float64) bool {
+func (t score) worseThan(o score, doubt float64) bool {
 	if t.bad == 0 || float64(t.bad)*float64(o.all) <= float64(o.bad)*float64(t.all) && o.all > 0 {
 		return false
 	}

@@ -310,24 +310,24 @@ func TestNewPoolIsAskedButNotWatched(t *testing.T) {
 // How many of the canary's answers may be bad, next to the old workers'.
 func TestVerdictOfTheBake(t *testing.T) {
 	for _, test := range []struct {
-		canary, old tally
+		canary, old score
 		fails       bool
 	}{
-		{tally{50, 0}, tally{200, 0}, false},
-		{tally{50, 0}, tally{200, 100}, false},
-		{tally{50, 1}, tally{200, 0}, false}, // may happen
-		{tally{50, 2}, tally{200, 0}, true},
-		{tally{50, 50}, tally{200, 200}, false}, // the database is down
-		{tally{50, 50}, tally{200, 190}, false}, // … since a moment ago
-		{tally{50, 50}, tally{200, 100}, true},
-		{tally{50, 10}, tally{200, 40}, false},
-		{tally{50, 20}, tally{200, 40}, true},
-		{tally{1, 1}, tally{0, 0}, false}, // one word against none
-		{tally{1, 1}, tally{1000, 0}, true},
-		{tally{3, 3}, tally{0, 0}, true},
-		{tally{5, 5}, tally{5, 5}, false},
-		{tally{100_000, 100_000}, tally{0, 0}, true},
-		{tally{100_000, 1000}, tally{400_000, 4000}, false},
+		{score{50, 0}, score{200, 0}, false},
+		{score{50, 0}, score{200, 100}, false},
+		{score{50, 1}, score{200, 0}, false}, // may happen
+		{score{50, 2}, score{200, 0}, true},
+		{score{50, 50}, score{200, 200}, false}, // the database is down
+		{score{50, 50}, score{200, 190}, false}, // … since a moment ago
+		{score{50, 50}, score{200, 100}, true},
+		{score{50, 10}, score{200, 40}, false},
+		{score{50, 20}, score{200, 40}, true},
+		{score{1, 1}, score{0, 0}, false}, // one word against none
+		{score{1, 1}, score{1000, 0}, true},
+		{score{3, 3}, score{0, 0}, true},
+		{score{5, 5}, score{5, 5}, false},
+		{score{100_000, 100_000}, score{0, 0}, true},
+		{score{100_000, 1000}, score{400_000, 4000}, false},
 	} {
 		if got := test.canary.worseThan(test.old, bakeDoubt); got != test.fails {
 			t.Errorf("canary %+v, old %+v: fails %v, chance %.4f", test.canary, test.old, got,

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -342,6 +343,7 @@ func (s *Supervisor) beginPools() {
 	}
 	if in.conn == nil {
 		s.takeSockets()
+		s.keepTallies(in.before.snapshot)
 		s.adoptAll(in.before)
 		s.revived = len(s.workers()) > 0
 		in.before.close()
@@ -385,7 +387,7 @@ func (s *Supervisor) adoptAll(b *bundle) {
 			p = s.poolOf(ws.Pool, b.snapshot)
 		}
 		w := &worker{
-			id: ws.id(), pool: p, cfg: p.cfg, generation: ws.Generation, started: ws.Started, readyAt: ws.ReadyAt, speaks: ws.Speaks,
+			id: ws.id(), pool: p, cfg: p.cfg, generation: ws.Generation, started: ws.Started, readyAt: ws.ReadyAt, leaving: ws.Leaving, speaks: ws.Speaks,
 			reason: ws.Reason, overdue: ws.Overdue, beatFloor: time.Now(), lifetime: jitter(p.cfg.MaxLifetime, p.cfg.MaxLifetimeJitter),
 		}
 		for _, id := range ws.Binds {
@@ -399,6 +401,7 @@ func (s *Supervisor) adoptAll(b *bundle) {
 		if err != nil {
 			s.log.Warn("a worker of the supervisor before us cannot be adopted", zap.Stringer("worker", w.id), zap.Error(err))
 			s.recordWorker(w, control.EventCrash, control.LevelWarning, "", "cannot be adopted from the supervisor before us: %v", err)
+			s.foldUnadopted(ws, b, err)
 			continue
 		}
 		w.proc = c
@@ -452,6 +455,23 @@ func (s *Supervisor) adoptAll(b *bundle) {
 		for _, sl := range p.slots { // the old one stops before the new one starts
 			s.empty(p, sl, protocol.DrainClose, reasonUpgrade)
 		}
+	}
+}
+
+// foldUnadopted counts what a worker has done that died between two supervisors, or that must be left alone.
+func (s *Supervisor) foldUnadopted(ws workerSnapshot, b *bundle, why error) {
+	t := s.tallyOf(ws.Pool)
+	if errors.Is(why, errGone) {
+		t.countGone(cmp.Or(ws.Reason, exitStatus{unknown: true}.reason()))
+	}
+	fd := b.take(workerDescriptor(ws.PID, shareBoard))
+	if fd < 0 {
+		return
+	}
+	defer unix.Close(fd)
+	if board, err := scoreboard.Open(fd); err == nil {
+		t.fold(board)
+		board.Close()
 	}
 }
 

@@ -111,6 +111,7 @@ func (s *Supervisor) beginReload(asked ...func(Verdict)) (begun string) {
 	}
 	if err != nil {
 		s.manager.reloadEnds(s, fmt.Errorf("reload failed: %w", err))
+		s.ledger.reloaded(verdictRefused, 0)
 		s.log.Error("reload failed, nothing changed", zap.Int("generation", s.generation), zap.Error(err))
 		s.record(control.EventReload, control.LevelError, "reload failed, nothing changed: %v", err)
 		answer(&asked, s.refused("reload failed, nothing changed: %v", err))
@@ -427,6 +428,9 @@ func (s *Supervisor) commit() {
 	}
 	s.manager.reloadEnds(s, nil)
 	took := time.Since(r.began)
+	if !r.forced { // nobody asked for that
+		s.ledger.reloaded(verdictOK, took)
+	}
 	text := fmt.Sprintf("generation %d is in force", s.generation)
 	if len(r.unproven) > 0 {
 		text += fmt.Sprintf(", unproven: the canary of pool %s was asked for nothing while it was watched", strings.Join(r.unproven, ", "))

@@ -143,6 +143,9 @@ func (s *Supervisor) endReload(r *reload) {
 	s.manager.reloadEnds(s, errors.New(strings.Replace(text, ", nothing changed", "", 1)))
 	v := s.refused("%s", text)
 	v.Took = time.Since(r.began)
+	if !r.forced {
+		s.ledger.reloaded(verdictFailed, v.Took)
+	}
 	answer(&r.asked, v)
 	s.nextReload()
 }

@@ -26,10 +26,11 @@ const sinkFlush = 2 * time.Second
 
 // sink owns the log files. Its goroutine alone writes, whole lines only, so a reopen falls between two lines and nothing tears.
 type sink struct {
-	own    chan []byte // our own log; it goes before the workers' output
-	pieces chan piece
-	done   chan struct{} // closed when run has returned
-	lost   atomic.Uint64 // own lines that found no room since the last one that did
+	own       chan []byte // our own log; it goes before the workers' output
+	pieces    chan piece
+	done      chan struct{} // closed when run has returned
+	lost      atomic.Uint64 // own lines that found no room since the last one that did
+	lostInAll atomic.Uint64
 
 	// Only used by run.
 	files [numStreams]*os.File
@@ -142,6 +143,7 @@ func (s *sink) Write(line []byte) (int, error) {
 	case s.own <- append([]byte(nil), line...):
 	default:
 		s.lost.Add(1)
+		s.lostInAll.Add(1)
 	}
 	return len(line), nil
 }

@@ -22,21 +22,23 @@ import (
 // snapshot is what a supervisor knows of its life, for the one after it: JSON, in which a reader passes over what it does not know, so
 // that an older and a newer supervisor understand each other. snapshotVersion changes when that is not enough.
 type snapshot struct {
-	Version    int              `json:"version"`
-	PID        int              `json:"pid"`
-	Instance   string           `json:"instance"`
-	Generation int              `json:"generation"`
-	Serials    map[string]int   `json:"serials"` // of the last process, by pool
-	PIDFile    string           `json:"pidfile,omitempty"`
-	Config     json.RawMessage  `json:"config"`            // in force
-	Since      time.Time        `json:"since,omitzero"`    // when this service started
-	Control    string           `json:"control,omitempty"` // the control socket, if its descriptor is there
-	Admin      string           `json:"admin,omitempty"`   // the admin listener, the same
-	Pools      []poolSnapshot   `json:"pools"`
-	Retired    []bindSnapshot   `json:"retired,omitempty"` // addresses that refuse, and are open for workers that leave
-	Workers    []workerSnapshot `json:"workers,omitempty"` // absent before the hand-over
-	Stored     []string         `json:"stored,omitempty"`  // at the hand-over: descriptors that lie with the manager
-	JournalSeq uint64           `json:"journal_seq,omitempty"`
+	Version    int               `json:"version"`
+	PID        int               `json:"pid"`
+	Instance   string            `json:"instance"`
+	Generation int               `json:"generation"`
+	Serials    map[string]int    `json:"serials"` // of the last process, by pool
+	PIDFile    string            `json:"pidfile,omitempty"`
+	Config     json.RawMessage   `json:"config"`            // in force
+	Since      time.Time         `json:"since,omitzero"`    // when this service started
+	Control    string            `json:"control,omitempty"` // the control socket, if its descriptor is there
+	Admin      string            `json:"admin,omitempty"`   // the admin listener, the same
+	Pools      []poolSnapshot    `json:"pools"`
+	Retired    []bindSnapshot    `json:"retired,omitempty"` // addresses that refuse, and are open for workers that leave
+	Workers    []workerSnapshot  `json:"workers,omitempty"` // absent before the hand-over
+	Stored     []string          `json:"stored,omitempty"`  // at the hand-over: descriptors that lie with the manager
+	JournalSeq uint64            `json:"journal_seq,omitempty"`
+	Tallies    map[string]*tally `json:"tallies,omitempty"` // of workers that are gone, by pool: not of those above
+	Ledger     ledger            `json:"ledger,omitzero"`
 
 	// What happened last: read into Journal, and written from journal, in which each event is encoded already.
 	Journal []control.Event `json:"journal,omitempty"`
@@ -105,6 +107,7 @@ type workerSnapshot struct {
 	Serves     bool      `json:"serves"` // its slot's current one
 	Started    time.Time `json:"started"`
 	ReadyAt    time.Time `json:"ready_at,omitzero"`
+	Leaving    time.Time `json:"leaving,omitzero"`
 	Deadline   time.Time `json:"deadline,omitzero"` // of its state
 	Binds      []string  `json:"binds,omitempty"`
 	Partial    [2][]byte `json:"partial,omitempty"` // of stdout and stderr: the line whose end has not come yet
@@ -152,7 +155,14 @@ func base36(n int) string { return strconv.FormatInt(int64(n), 36) }
 func (s *Supervisor) snapshot() bundle {
 	b := bundle{fds: map[string]int{}, snapshot: snapshot{
 		Version: snapshotVersion, PID: unix.Getpid(), Instance: s.instance, Generation: s.generation, Serials: maps.Clone(s.serials),
+		Tallies: maps.Clone(s.tallies), Ledger: s.ledger.clone(),
 	}}
+	for _, t := range s.tallies {
+		t.freeze() // the bundle of a self-upgrade is written outside of the loop
+	}
+	if s.sink != nil {
+		b.snapshot.Ledger.LogLost += s.sink.lostInAll.Load()
+	}
 	b.snapshot.Config = encodeConfig(s.cfg)
 	b.snapshot.JournalSeq, b.snapshot.journal = s.journal.seq, s.journal.encoded()
 	if s.pidfile != nil {
@@ -215,7 +225,7 @@ func (s *Supervisor) addWorkers(b *bundle) {
 			ws := workerSnapshot{
 				PID: c.pid, StartTime: c.startTime, Pool: w.id.Pool, Slot: w.id.Slot, Serial: w.id.Serial, Generation: w.generation,
 				State: w.state.String(), Reason: w.reason, Overdue: w.overdue, Speaks: w.speaks, Started: w.started,
-				ReadyAt: w.readyAt, Deadline: w.deadline,
+				ReadyAt: w.readyAt, Leaving: w.leaving, Deadline: w.deadline,
 				Serves: w.id.Slot < len(p.slots) && p.slots[w.id.Slot].current == w,
 			}
 			for _, sockets := range w.sockets {

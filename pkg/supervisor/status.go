@@ -14,25 +14,27 @@ import (
 
 // answerStatus is GET /v1/status. The loop only notes what it knows; what the kernel must be asked is asked here.
 func (s *Supervisor) answerStatus(w http.ResponseWriter, r *http.Request) {
-	var status control.Status
-	if err := s.inLoop(r.Context(), func() { status = s.status() }); err != nil {
+	v, err := s.takeView(r.Context())
+	if err != nil {
 		fail(w, http.StatusServiceUnavailable, "%v", err)
 		return
 	}
-	for i := range status.Pools {
-		for j := range status.Pools[i].Workers {
-			if worker := &status.Pools[i].Workers[j]; worker.PID > 0 {
-				worker.Memory = residentMemory(worker.PID)
+	defer v.release()
+	for _, p := range v.pools {
+		for _, worker := range p.workers {
+			worker.status.Memory = residentMemory(worker.status.PID)
+			if worker.status.Scored {
+				worker.status.Labels = worker.board.Labels()
 			}
 		}
 	}
-	reply(w, http.StatusOK, status)
+	reply(w, http.StatusOK, v.status)
 }
 
-// status notes what there is. The loop calls it.
-func (s *Supervisor) status() control.Status {
+// status notes what there is, but for the workers' labels and memory. processes are the workers of its pools, nil for a slot that waits for one.
+func (s *Supervisor) status() (st control.Status, processes [][]*worker) {
 	now := time.Now()
-	st := control.Status{
+	st = control.Status{
 		PID: os.Getpid(), Version: s.version, Instance: s.instance, State: s.stateName(), NotReady: s.notReady(), Generation: s.generation,
 		Started: s.desk.since, Uptime: now.Sub(s.desk.since).Seconds(), Last: s.desk.last, Pools: []control.Pool{},
 	}
@@ -44,13 +46,14 @@ func (s *Supervisor) status() control.Status {
 		st.Degraded = append(st.Degraded, s.degraded)
 	}
 	for _, p := range s.pools {
-		pool := p.status(now)
+		pool, workers := p.status(now)
 		if pool.Degraded != "" {
 			st.Degraded = append(st.Degraded, "pool "+pool.Name+": "+pool.Degraded)
 		}
 		st.Pools = append(st.Pools, pool)
+		processes = append(processes, workers)
 	}
-	return st
+	return st, processes
 }
 
 // where says in words how far a reload is.
@@ -96,8 +99,8 @@ func (s *Supervisor) stateName() string {
 	return control.StateServing
 }
 
-func (p *pool) status(now time.Time) control.Pool {
-	st := control.Pool{
+func (p *pool) status(now time.Time) (st control.Pool, processes []*worker) {
+	st = control.Pool{
 		Name: p.cfg.Name, Wanted: p.wanted(), Ready: p.readyCount(), Leaving: len(p.leaving), Scaled: p.delta, Generation: p.generation,
 		Addresses: []string{}, Degraded: p.degraded(), Workers: []control.Worker{},
 	}
@@ -112,20 +115,27 @@ func (p *pool) status(now time.Time) control.Pool {
 			if w != nil {
 				worker := w.status(now)
 				worker.Failures = sl.failures
-				st.Workers = append(st.Workers, worker)
+				st.Workers, processes = append(st.Workers, worker), append(processes, w)
 			}
 		}
 		if sl.current == nil && sl.next == nil && sl.waiting {
 			st.Workers = append(st.Workers, control.Worker{
-				Name: fmt.Sprintf("%s.%d", p.cfg.Name, sl.index), State: "backoff", Generation: p.generation, Failures: sl.failures,
+				Name: slotName(p.cfg.Name, sl.index), State: stateBackoff, Generation: p.generation, Failures: sl.failures,
 			})
+			processes = append(processes, nil)
 		}
 	}
 	for _, w := range p.leaving {
-		st.Workers = append(st.Workers, w.status(now))
+		st.Workers, processes = append(st.Workers, w.status(now)), append(processes, w)
 	}
-	return st
+	return st, processes
 }
+
+// stateBackoff is that of a slot that waits for its next try.
+const stateBackoff = "backoff"
+
+// slotName names a slot to people, whatever process is in it.
+func slotName(pool string, slot int) string { return pool + "." + strconv.Itoa(slot) }
 
 // degraded says what is not as it should be, for longer than a replacement takes.
 func (p *pool) degraded() string {
@@ -154,7 +164,6 @@ func (w *worker) status(now time.Time) control.Worker {
 	}
 	if st.Scored {
 		st.Requests, st.InFlight, st.Connections = board.Total(scoreboard.Finished), board.Running(), board.Connections()
-		st.Labels = board.Labels()
 		if st.InFlight > 0 {
 			st.Oldest = board.Oldest().Seconds()
 		}

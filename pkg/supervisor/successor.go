@@ -97,7 +97,13 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 		stored[name] = true
 	}
 	s.store, _ = newStore(in.before.take(storeDescriptor), stored)
-	s.keepDeltas(rest.snapshot)                       // TTIN may have come meanwhile
+	s.keepDeltas(rest.snapshot) // TTIN may have come meanwhile
+	if err == nil {
+		s.keepTallies(rest.snapshot)
+	} else {
+		s.keepTallies(in.before.snapshot)
+	}
+	s.ledger.upgraded(verdictOK)
 	for pool, serial := range rest.snapshot.Serials { // it went on refilling
 		s.serials[pool] = max(s.serials[pool], serial)
 	}

@@ -42,7 +42,9 @@ type Supervisor struct {
 
 	cfg        *config.Config
 	generation int
-	pools      []*pool // in file order
+	pools      []*pool           // in file order
+	tallies    map[string]*tally // of workers that are gone, by pool name
+	ledger     ledger
 	inherited  map[string][]int
 	serials    map[string]int  // of the last process, by pool name: also of pools that come back
 	retired    []*bindSockets  // addresses without a place in the config, until their last worker is gone
@@ -60,6 +62,7 @@ type Supervisor struct {
 
 	heritage   *Inheritance
 	manager    *manager // nil: nobody above us wants to know
+	scraper    *scraper // answers /metrics; nil in tests
 	store      *store   // nil: nobody keeps descriptors for us
 	revived    bool     // the supervisor before us was killed, and we have its workers
 	succession          // a self-upgrade: upgrade.go
@@ -115,6 +118,7 @@ func New(cfg *config.Config, opts Options) (*Supervisor, error) {
 	s.oomSeen = machine.OOMKills()
 	s.begin(opts.Inherited)
 	s.manager = newManager(log, s.probation)
+	s.scraper = newScraper(log, s.takeView, opts.Version)
 	// The pidfile first, so that one supervisor at a time looks at the addresses.
 	if err = s.takePIDFile(); err == nil {
 		err = s.bindAll()
@@ -169,7 +173,7 @@ func newSupervisor(cfg *config.Config, log *zap.Logger, start func(launch) (proc
 	rand.Read(id)
 	s := &Supervisor{
 		log: log, start: start, memory: noLimit, instance: hex.EncodeToString(id),
-		serials: map[string]int{}, events: make(chan event, 64), calls: make(chan func(), 16), over: make(chan struct{}),
+		serials: map[string]int{}, tallies: map[string]*tally{}, events: make(chan event, 64), calls: make(chan func(), 16), over: make(chan struct{}),
 		cfg: cfg, generation: 1, heritage: &Inheritance{}, desk: desk{since: time.Now()},
 	}
 	s.ask = s.askHealth
@@ -325,6 +329,7 @@ func (s *Supervisor) stop(how phase) {
 	answer(&s.upgradeNext, s.refused("the supervisor was stopped meanwhile"))
 	s.upgradeWaits = false
 	if s.reload != nil {
+		s.ledger.reloaded(verdictFailed, time.Since(s.reload.began))
 		s.drop(s.reload.opened)
 		s.reload.unpin()
 		answer(&s.reload.asked, s.refused("the supervisor was stopped meanwhile"))

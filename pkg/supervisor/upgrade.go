@@ -145,6 +145,7 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) (begun string) {
 		s.log.Info("a self-upgrade has no canary: health and bake are for reloads", zap.String("pools", pools))
 	}
 	if err := s.mayUpgrade(); err != nil {
+		s.ledger.upgraded(verdictRefused)
 		s.log.Error("self-upgrade refused, nothing changed", zap.Error(err))
 		s.record(control.EventUpgrade, control.LevelError, "self-upgrade refused: %v", err)
 		answer(&asked, s.refused("self-upgrade refused: %v", err))
@@ -162,6 +163,7 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) (begun string) {
 		}
 	}
 	if err != nil {
+		s.ledger.upgraded(verdictFailed)
 		s.log.Error("self-upgrade failed, nothing changed", zap.Error(err))
 		s.record(control.EventUpgrade, control.LevelError, "self-upgrade failed, nothing changed: %v", err)
 		answer(&asked, s.refused("self-upgrade failed, nothing changed: %v", err))
@@ -338,6 +340,7 @@ func successorPID() int {
 // upgradeFailed: everything stays as it is, and nothing of the successor's stays.
 func (s *Supervisor) upgradeFailed(u *upgrade, err error) {
 	s.upgrade = nil
+	s.ledger.upgraded(verdictFailed)
 	if u.words != "" {
 		err = fmt.Errorf("%s (%w)", u.words, err)
 	}

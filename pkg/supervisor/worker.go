@@ -29,14 +29,15 @@ type worker struct {
 
 	state   state
 	readyAt time.Time
-	speaks  bool   // it reads its control channel
-	reason  reason // why we end it; "": we do not
-	overdue reason // a limit that it reached; it waits for its turn to be replaced
-	cause   string // why the command could not be executed
-	died    reason // why it is gone
-	words   string // its last lines on stderr
-	over    int    // samples in a row above max_memory
-	memory  int64  // the last sample, bytes
+	leaving time.Time // since when it is on its way out, zero: it is not
+	speaks  bool      // it reads its control channel
+	reason  reason    // why we end it; "": we do not
+	overdue reason    // a limit that it reached; it waits for its turn to be replaced
+	cause   string    // why the command could not be executed
+	died    reason    // why it is gone
+	words   string    // its last lines on stderr
+	over    int       // samples in a row above max_memory
+	memory  int64     // the last sample, bytes
 
 	deadline time.Time   // of the state, zero: none
 	timer    *time.Timer // runs until then
@@ -172,6 +173,9 @@ func (s *Supervisor) handle(e event) {
 // enter changes the state and sets its deadline; 0 means none.
 func (s *Supervisor) enter(w *worker, to state, deadline time.Duration) {
 	w.state = to
+	if to > ready && to < gone && w.leaving.IsZero() {
+		w.leaving = time.Now()
+	}
 	if w.timer != nil {
 		w.timer.Stop()
 	}
@@ -203,6 +207,7 @@ func (s *Supervisor) becomeReady(w *worker, _ event) {
 	s.enter(w, ready, 0)
 	w.readyAt = time.Now()
 	w.beatFloor = w.readyAt
+	s.tallyOf(w.id.Pool).Boot.observe(time.Since(w.started))
 	s.log.Info("worker ready", append(w.fields(), zap.Duration("took", time.Since(w.started).Round(time.Millisecond)))...)
 	s.recordWorker(w, control.EventReady, control.LevelInfo, "", "serves")
 	if w.speaks {
@@ -392,6 +397,11 @@ func (s *Supervisor) exited(w *worker, e event) {
 	}
 	s.recordExit(w, was, e.exit, why)
 	w.died, w.words = why, briefly(e.exit)
+	t := s.tallyOf(w.id.Pool)
+	t.countGone(why)
+	if !w.leaving.IsZero() {
+		t.Drain.observe(time.Since(w.leaving))
+	}
 	s.afterExit(w, e.exit)
 	if !w.reason.planned() {
 		w.pool.lastWords = lastWords(w, e.exit)
@@ -434,12 +444,13 @@ func lastWords(w *worker, exit exitStatus) string {
 	return words
 }
 
-// bury drops what we hold of a process.
+// bury drops what we hold of a process, but for what it did.
 func (s *Supervisor) bury(w *worker) {
 	if w.state != gone {
 		s.enter(w, gone, 0)
 		s.workerGone(w, killing)
 	}
+	s.tallyOf(w.id.Pool).fold(w.proc.Board())
 	w.proc.Close()
 }
 
