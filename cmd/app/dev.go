@@ -23,7 +23,7 @@ func devCommand() *cli.Command {
 		Description: "For development: nothing else is needed. With REDIS_URL set it uses that Redis.\n\n" +
 			"Environment:\n" +
 			"  APP_DEBUG=1        drills under /debug/\n" +
-			"  APP_ACCESS_LOG=1   one JSON line per request on stdout\n" + proxyEnvironment + environment,
+			accessEnvironment + proxyEnvironment + environment,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:8080", Usage: "listen on `HOST:PORT`"},
 		},

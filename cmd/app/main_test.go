@@ -50,7 +50,7 @@ func TestHelpIsTrue(t *testing.T) {
 	for line, want := range map[string][]string{
 		"--help":         {"app serve [--addr HOST:PORT]", "serve", "http://127.0.0.1:8080/"},
 		"-h":             {"serve"},
-		"serve --help":   {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "APP_ACCESS_LOG=1", "APP_LOG_FORMAT", "APP_LOG_LEVEL", "REDIS_URL", "TASK_BROKER_URL", "TASK_RESULT_BACKEND", "APP_MAX_WAITING", "1GiB", "ENABLE_BACKGROUND_TASKS"},
+		"serve --help":   {"--addr HOST:PORT", "127.0.0.1:8080", "APP_DEBUG=1", "ACCESS_LOG ", "ACCESS_LOG_SAMPLE", "ACCESS_LOG_FILE", "APP_TRACE_FROM", "APP_LOG_FORMAT", "APP_LOG_LEVEL", "REDIS_URL", "TASK_BROKER_URL", "TASK_RESULT_BACKEND", "APP_MAX_WAITING", "1GiB", "ENABLE_BACKGROUND_TASKS"},
 		"work --help":    {"--queues NAMES", "--concurrency N", "--grace DURATION", "default: 30s", "graceful_timeout", "REDIS_URL"},
 		"redis --help":   {"--addr unix:PATH", "unix:tmp/redis.sock", "end with this process"},
 		"migrate --help": {"--status", "before_reload", "DATABASE_URL", "POSTGRES_MAX_CONNECTIONS"},

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
@@ -43,6 +44,11 @@ const databaseEnvironment = "  DATABASE_URL       uploads and results, jobs in t
 
 const proxyEnvironment = "  APP_TRUSTED_PROXIES   as --trusted-proxies: whose X-Forwarded-… is believed; nobody's by default\n"
 
+const accessEnvironment = "  ACCESS_LOG         a line per request: off (default), combined or json\n" +
+	"  ACCESS_LOG_SAMPLE  the share of requests in it, by default 1; answers from 500 on always are\n" +
+	"  ACCESS_LOG_FILE    where it goes, by default - for stdout; USR1 opens a file anew\n" +
+	"  APP_TRACE_FROM     whose traceparent and X-Request-ID are taken: anyone (default) or proxies (APP_TRUSTED_PROXIES)\n"
+
 func serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "serve",
@@ -51,7 +57,7 @@ func serveCommand() *cli.Command {
 		Description: "Under the supervisor the sockets are inherited, and --addr has no effect.\n\n" +
 			"Environment:\n" +
 			"  APP_DEBUG=1        drills under /debug/: sleep, job, hang, panic, alloc, stream, echo\n" +
-			"  APP_ACCESS_LOG=1   one JSON line per request on stdout\n" +
+			accessEnvironment +
 			"  APP_ADMIN_TOKEN    who sends Authorization: Bearer with it, or logs in at /admin/jobs, is the operator; at least 16 characters, by default nobody is\n" + proxyEnvironment + environment,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "trusted-proxies", Usage: "believe X-Forwarded-For, -Proto and -Host of these peers: a `LIST` such as 10.0.0.0/8,::1,unix"},
@@ -91,18 +97,28 @@ func serveWith(config app.Config, background *app.Tasks, addr string, log *zap.L
 	log.Info("serving", zap.String("worker", facts.ID), zap.Int("pid", os.Getpid()), zap.Int("generation", facts.Generation),
 		zap.Bool("supervised", this.Supervised()), zap.String("addr", addrOf(this, addr)), zap.Bool("debug", config.Debug), zap.Bool("tasks", config.Tasks),
 		zap.Bool("database", background.HasDatabase()))
-	if err := fast.Serve(app.NewServer(config, facts, background, log), addr); err != nil {
+	access, err := config.OpenAccessLog(facts, log)
+	if err != nil {
+		return &failure{exitConfig, err}
+	}
+	defer access.Close(flushTime)
+	this.OnReopen(access.Reopen)
+	if err := fast.Serve(app.NewServer(config, facts, background, access, log), addr); err != nil {
 		return bindFailure(err)
 	}
 	log.Info("stopped", zap.String("worker", facts.ID))
 	return nil
 }
 
+// flushTime is what the last lines of the access log have at the end, when nobody reads them.
+const flushTime = time.Second
+
 // factsOf is what the application needs to know of its worker.
 func factsOf(this *worker.Worker) app.Worker {
 	facts := app.Standalone()
 	facts.Pools = this.Pools()
 	facts.Connections, facts.Draining = this.Connections, this.Draining
+	facts.Label, facts.Overdue = this.Label, fast.Overdue
 	if this.Supervised() {
 		facts.ID, facts.Generation = this.ID().String(), this.Generation()
 	}

@@ -118,7 +118,7 @@ func TestSignalsToTheWholeGroup(t *testing.T) {
 // The supervisor is killed: its workers notice, serve on for orphan_timeout, survive their next log line, and leave.
 func TestOrphansServeOnAndLeave(t *testing.T) {
 	t.Parallel()
-	s := start(t, []string{"APP_DEBUG=1", "APP_ACCESS_LOG=1"}, "-c", write(t, "supervisor.toml", fmt.Sprintf(`
+	s := start(t, []string{"APP_DEBUG=1", "ACCESS_LOG=json"}, "-c", write(t, "supervisor.toml", fmt.Sprintf(`
 [pool.web]
 command = [%q, "serve"]
 bind    = ["127.0.0.1:0"]

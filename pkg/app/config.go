@@ -11,16 +11,25 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
+	"supervisor/pkg/accesslog"
 	"supervisor/pkg/operator"
 )
+
+// accessLogOff is the access log of who asks for none.
+const accessLogOff = "off"
 
 // Config is what the environment may say. The address is a flag of `app serve`, limits are constants in server.go.
 type Config struct {
 	Debug     bool          // APP_DEBUG: the drills under /debug/
-	AccessLog bool          // APP_ACCESS_LOG: one JSON line per request on stdout
 	LogFormat string        // APP_LOG_FORMAT: json, console, or "" for console on a terminal and json elsewhere
 	LogLevel  zapcore.Level // APP_LOG_LEVEL: debug, info, warn, error
 	Proxies   *Proxies      // APP_TRUSTED_PROXIES, or a flag: whose X-Forwarded-… is believed; nil: nobody's
+	TraceFrom string        // APP_TRACE_FROM: anyone or proxies: whose traceparent and X-Request-ID are taken
+
+	AccessLog       string  // ACCESS_LOG: off, combined or json
+	AccessLogFile   string  // ACCESS_LOG_FILE; "" or "-" is stdout
+	AccessLogSample float64 // ACCESS_LOG_SAMPLE, from 0 to 1: the share of requests that is logged, beside all that answer 5xx
+
 	// AdminToken is what the operator's requests bear: APP_ADMIN_TOKEN; "": there are none. It never reaches a log or an error.
 	AdminToken operator.Token
 	Mail       *Mail     // SMTP_URL, MAIL_FROM, MAIL_ALLOW; nil: no mail is sent
@@ -58,9 +67,12 @@ const defaultMaxWaiting = 1 << 30
 // be right.
 func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	var c Config
-	var errs [16]error
+	var errs [18]error
 	c.Debug, errs[0] = boolean(getenv, "APP_DEBUG")
-	c.AccessLog, errs[1] = boolean(getenv, "APP_ACCESS_LOG")
+	c.AccessLog, errs[1] = oneOf(getenv, "ACCESS_LOG", accessLogOff, "combined", "json")
+	c.AccessLogFile = getenv("ACCESS_LOG_FILE")
+	c.AccessLogSample, errs[16] = share(getenv, "ACCESS_LOG_SAMPLE", accesslog.All)
+	c.TraceFrom, errs[17] = oneOf(getenv, "APP_TRACE_FROM", traceFromAnyone, traceFromProxies)
 	c.LogFormat, errs[2] = oneOf(getenv, "APP_LOG_FORMAT", "json", "console")
 	var level string
 	level, errs[3] = oneOf(getenv, "APP_LOG_LEVEL", "debug", "info", "warn", "error")
@@ -116,6 +128,19 @@ func boolean(getenv func(string) string, name string) (bool, error) {
 	default:
 		return false, fmt.Errorf("%s=%q: want 1 or 0", name, value)
 	}
+}
+
+// share reads a number from 0 to 1.
+func share(getenv func(string) string, name string, otherwise float64) (float64, error) {
+	value := getenv(name)
+	if value == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(n >= 0 && n <= 1) {
+		return 0, fmt.Errorf("%s=%q: want a number from 0 to 1, as in 0.1 for every tenth", name, value)
+	}
+	return n, nil
 }
 
 // size reads a number of bytes, or of KiB, MiB, GiB.

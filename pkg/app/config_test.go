@@ -20,25 +20,25 @@ func env(pairs ...string) func(string) string {
 
 func TestConfigDefaults(t *testing.T) {
 	got, err := ConfigFromEnv(env())
-	if err != nil || got != (Config{MaxWaiting: defaultMaxWaiting}) {
+	if err != nil || got != (Config{MaxWaiting: defaultMaxWaiting, AccessLogSample: 1}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
 func TestConfigReadsTheEnvironment(t *testing.T) {
-	got, err := ConfigFromEnv(env("APP_DEBUG", "1", "APP_ACCESS_LOG", "true", "APP_LOG_FORMAT", "json", "APP_LOG_LEVEL", "warn"))
-	want := Config{Debug: true, AccessLog: true, LogFormat: "json", LogLevel: zapcore.WarnLevel, MaxWaiting: defaultMaxWaiting}
+	got, err := ConfigFromEnv(env("APP_DEBUG", "1", "ACCESS_LOG", "combined", "ACCESS_LOG_SAMPLE", "0.25", "ACCESS_LOG_FILE", "a.log", "APP_TRACE_FROM", "proxies", "APP_LOG_FORMAT", "json", "APP_LOG_LEVEL", "warn"))
+	want := Config{Debug: true, AccessLog: "combined", AccessLogSample: 0.25, AccessLogFile: "a.log", TraceFrom: "proxies", LogFormat: "json", LogLevel: zapcore.WarnLevel, MaxWaiting: defaultMaxWaiting}
 	if err != nil || got != want {
 		t.Errorf("%+v, %v, want %+v", got, err, want)
 	}
 }
 
 func TestConfigErrorNamesEverythingWrong(t *testing.T) {
-	_, err := ConfigFromEnv(env("APP_DEBUG", "yes", "APP_ACCESS_LOG", "on", "APP_LOG_FORMAT", "xml", "APP_LOG_LEVEL", "loud"))
+	_, err := ConfigFromEnv(env("APP_DEBUG", "yes", "ACCESS_LOG", "on", "ACCESS_LOG_SAMPLE", "NaN", "APP_TRACE_FROM", "me", "APP_LOG_FORMAT", "xml", "APP_LOG_LEVEL", "loud"))
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{`APP_DEBUG="yes": want 1 or 0`, `APP_ACCESS_LOG="on"`, `APP_LOG_FORMAT="xml": want one of ["json" "console"]`, `APP_LOG_LEVEL="loud"`} {
+	for _, want := range []string{`APP_DEBUG="yes": want 1 or 0`, `ACCESS_LOG="on": want one of ["off" "combined" "json"]`, `ACCESS_LOG_SAMPLE="NaN": want a number from 0 to 1`, `APP_TRACE_FROM="me"`, `APP_LOG_FORMAT="xml": want one of ["json" "console"]`, `APP_LOG_LEVEL="loud"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q lacks %q", err, want)
 		}
@@ -70,7 +70,7 @@ func TestTasksAreOnExactlyWhenThereIsABroker(t *testing.T) {
 		{[]string{"REDIS_URL", "redis://a", "ENABLE_BACKGROUND_TASKS", "true"}, Config{Tasks: true, Broker: "redis://a", Store: "redis://a"}},
 		{[]string{"ENABLE_BACKGROUND_TASKS", "false"}, Config{}},
 	} {
-		c.want.MaxWaiting = defaultMaxWaiting
+		c.want.MaxWaiting, c.want.AccessLogSample = defaultMaxWaiting, 1
 		if got, err := ConfigFromEnv(env(c.env...)); err != nil || got != c.want {
 			t.Errorf("%v: %+v, %v", c.env, got, err)
 		}

@@ -67,7 +67,7 @@ func (a *app) postImport(ctx *fasthttp.RequestCtx) error {
 	if _, _, err := openTable(upload); err != nil {
 		return err
 	}
-	limit, cancel := askingTime()
+	limit, cancel := askingTime(ctx)
 	defer cancel()
 	id, err := a.tasks.enqueueUpload(limit, importTask, struct{}{}, upload, transferOptions...)
 	if err != nil {

@@ -87,7 +87,7 @@ func (a *app) debugJob(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
-	limit, cancel := askingTime()
+	limit, cancel := askingTime(ctx)
 	defer cancel()
 	id, err := a.tasks.EnqueueTask(limit, drillTask, drillArgs{ms})
 	if err != nil {

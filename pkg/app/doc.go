@@ -6,6 +6,8 @@
 //
 //	config.go     what the environment may say
 //	server.go     the fasthttp server: every limit on size and time
+//	request.go    what names a request, and what is told of it at its end
+//	httpmeter.go  the metrics of requests, on the scoreboard
 //	routes.go     which path leads to which handler, and what the front page says about it
 //	admin.go      what only the operator may do, who bears a token
 //	decode.go     JSON of clients, read strictly
@@ -38,7 +40,7 @@
 //	queue.go      how many images are worked on at once
 //	page.go       the front page
 //	debug.go      drills that hang, panic and eat memory, with APP_DEBUG=1
-//	log.go        the operator's log and the access log
+//	log.go        the operator's log; the access log is package accesslog
 //
 // The package knows nothing about the supervisor but the few facts in Worker. It builds wherever Go does.
 package app

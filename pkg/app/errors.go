@@ -61,7 +61,7 @@ func (a *app) answering(h func(*fasthttp.RequestCtx) error) fasthttp.RequestHand
 func (a *app) fail(ctx *fasthttp.RequestCtx, err error) {
 	var p *problem
 	if !errors.As(err, &p) {
-		a.log.Error("request failed", zap.ByteString("method", ctx.Method()), zap.ByteString("path", ctx.Path()), zap.Error(err))
+		a.logOf(ctx).Error("request failed", zap.ByteString("method", ctx.Method()), zap.ByteString("path", ctx.Path()), zap.Error(err))
 		p = newProblem(fasthttp.StatusInternalServerError, "internal", "the server failed to answer this request, its log says why")
 	}
 	if p.retryAfter > 0 {
@@ -72,10 +72,10 @@ func (a *app) fail(ctx *fasthttp.RequestCtx, err error) {
 
 // panicked answers for a handler that panicked: it costs one 500 and a line in the log, not the worker.
 func (a *app) panicked(ctx *fasthttp.RequestCtx, cause any) {
-	a.log.Error("handler panicked", zap.ByteString("method", ctx.Method()), zap.ByteString("path", ctx.Path()),
+	a.logOf(ctx).Error("handler panicked", zap.ByteString("method", ctx.Method()), zap.ByteString("path", ctx.Path()),
 		zap.Any("panic", cause), zap.ByteString("stack", debug.Stack()))
 	ctx.Response.Reset()
-	setCommonHeaders(ctx)
+	requestOf(ctx).setHeaders(ctx)
 	a.fail(ctx, newProblem(fasthttp.StatusInternalServerError, "internal", "the server failed to answer this request, its log says why"))
 }
 
@@ -94,8 +94,10 @@ func (a *app) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	var timeout net.Error
 	var tooLong *fasthttp.ErrSmallBuffer
 	p := badRequest("this is not an HTTP/1.1 request that the server understands")
+	unread := true
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		unread = false // all but its body
 		discardBody(ctx)
 		p = tooLarge()
 	case errors.As(err, &tooLong):
@@ -105,9 +107,9 @@ func (a *app) unreadable(ctx *fasthttp.RequestCtx, err error) {
 		p = newProblem(fasthttp.StatusRequestTimeout, "timeout",
 			"headers must arrive within %v, the body within %v", headerTimeout, bodyTimeout)
 	}
-	setCommonHeaders(ctx)
+	r := a.begin(ctx)
 	a.fail(ctx, p)
-	a.access.write(ctx)
+	a.endUnread(ctx, r, unread)
 }
 
 // discardBody reads what a client goes on sending, for a while. Closing a connection with unread bytes in it resets it, and the

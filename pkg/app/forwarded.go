@@ -1,11 +1,13 @@
 package app
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+	"unsafe"
 
 	"github.com/valyala/fasthttp"
 )
@@ -60,58 +62,58 @@ func (p *Proxies) trusts(addr netip.Addr) bool {
 
 // believes reports whether the peer of a request is a proxy that we trust, and gives its address, which a unix socket's has not.
 func (p *Proxies) believes(ctx *fasthttp.RequestCtx) (peer netip.Addr, yes bool) {
-	if p == nil {
-		return netip.Addr{}, false
-	}
 	switch addr := ctx.RemoteAddr().(type) {
 	case *net.TCPAddr:
 		peer = addr.AddrPort().Addr().Unmap()
-		return peer, p.trusts(peer)
+		return peer, p != nil && p.trusts(peer)
 	case *net.UnixAddr:
-		return peer, p.unix
+		return peer, p != nil && p.unix
 	}
 	return peer, false
 }
 
-// remote gives the client's address for people. Each proxy appends to X-Forwarded-For whom it talks to, so the header is read from its right
+// client gives the client's address; the zero Addr where it has none: at a unix socket. Each proxy appends to X-Forwarded-For whom it talks to, so the header is read from its right
 // end: the first address that is not a proxy's is the client's, and what stands left of it is only the client's word. What is no address ends
 // the walk as well: nobody whom we trust wrote it.
-func (p *Proxies) remote(ctx *fasthttp.RequestCtx) string {
+func (p *Proxies) client(ctx *fasthttp.RequestCtx) netip.Addr {
 	client, yes := p.believes(ctx)
 	if !yes {
-		return ctx.RemoteAddr().String()
+		return client
 	}
 	lines := ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor)
 	for i := len(lines) - 1; i >= 0; i-- {
-		rest, more := string(lines[i]), true
+		rest, more := lines[i], true
 		for more {
-			cut := strings.LastIndexByte(rest, ',')
-			word := strings.TrimSpace(rest[cut+1:])
+			cut := bytes.LastIndexByte(rest, ',')
+			word := bytes.TrimSpace(rest[cut+1:])
 			if more = cut >= 0; more {
 				rest = rest[:cut]
 			}
 			addr, ok := forwardedAddr(word)
 			if !ok {
-				return p.known(ctx, client)
+				return client
 			}
 			if client = addr; !p.trusts(addr) {
-				return p.known(ctx, client)
+				return client
 			}
 		}
 	}
-	return p.known(ctx, client)
+	return client
 }
 
-// known gives an address, or the peer's when there is none.
-func (p *Proxies) known(ctx *fasthttp.RequestCtx, client netip.Addr) string {
-	if !client.IsValid() {
-		return ctx.RemoteAddr().String()
+// remote gives the client's address for people: with its port, where we see that.
+func (p *Proxies) remote(ctx *fasthttp.RequestCtx) string {
+	if _, yes := p.believes(ctx); yes {
+		if client := p.client(ctx); client.IsValid() {
+			return client.String()
+		}
 	}
-	return client.String()
+	return ctx.RemoteAddr().String()
 }
 
 // forwardedAddr reads 192.0.2.1, 2001:db8::1, and both with the port that some proxies add: 192.0.2.1:80, [2001:db8::1]:80.
-func forwardedAddr(word string) (netip.Addr, bool) {
+func forwardedAddr(line []byte) (netip.Addr, bool) {
+	word := unsafe.String(unsafe.SliceData(line), len(line)) // only until we return: a copy per request would be garbage
 	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(word, "["), "]"))
 	if err != nil {
 		var with netip.AddrPort

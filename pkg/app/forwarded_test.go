@@ -12,7 +12,7 @@ import (
 )
 
 // request makes the context of a request from a peer; header lines stand in the order in which they came.
-func request(t *testing.T, peer net.Addr, lines ...string) *fasthttp.RequestCtx {
+func requestFrom(t *testing.T, peer net.Addr, lines ...string) *fasthttp.RequestCtx {
 	t.Helper()
 	var req fasthttp.Request
 	text := "GET / HTTP/1.1\r\nHost: own.example\r\n" + strings.Join(append(lines, ""), "\r\n") + "\r\n"
@@ -86,7 +86,7 @@ func TestRemoteBehindProxies(t *testing.T) {
 			if test.headers != "" {
 				lines = strings.Split(test.headers, "|")
 			}
-			if got := p.remote(request(t, test.peer, lines...)); got != test.want {
+			if got := p.remote(requestFrom(t, test.peer, lines...)); got != test.want {
 				t.Errorf("%q, want %q", got, test.want)
 			}
 		})
@@ -117,7 +117,7 @@ func TestBaseBehindProxies(t *testing.T) {
 		{proxies, proxy, "X-Forwarded-Host: user@evil.example", "http://own.example"},
 		{proxies, proxy, "X-Forwarded-Host: " + strings.Repeat("x", 256), "http://own.example"},
 	} {
-		if got := test.proxies.base(request(t, test.peer, strings.Split(test.headers, "|")...)); got != test.want {
+		if got := test.proxies.base(requestFrom(t, test.peer, strings.Split(test.headers, "|")...)); got != test.want {
 			t.Errorf("%+v: %q", test, got)
 		}
 	}

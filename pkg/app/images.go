@@ -35,7 +35,7 @@ func (a *app) postImage(ctx *fasthttp.RequestCtx) error {
 		return err
 	}
 	if a.tasks != nil {
-		limit, cancel := askingTime()
+		limit, cancel := askingTime(ctx)
 		defer cancel()
 		id, err := a.tasks.enqueueThumbnail(limit, upload, want)
 		if err != nil {

@@ -17,7 +17,7 @@ func (a *app) adminTasks(answer func(*fasthttp.RequestCtx, context.Context) erro
 		if a.tasks == nil {
 			return a.tasksOff()
 		}
-		limit, cancel := askingTime()
+		limit, cancel := askingTime(ctx)
 		defer cancel()
 		id, _ := ctx.UserValue("id").(string)
 		return a.taskProblem(id, a.tasks.note(answer(ctx, limit)))

@@ -20,7 +20,7 @@ func (a *app) operatorPage(page func(*fasthttp.RequestCtx, context.Context) erro
 		if a.tasks == nil {
 			return renderAdmin(ctx, fasthttp.StatusServiceUnavailable, "login", map[string]any{"Problem": a.tasksOff().message})
 		}
-		limit, cancel := askingTime()
+		limit, cancel := askingTime(ctx)
 		defer cancel()
 		id, _ := ctx.UserValue("id").(string)
 		err := a.taskProblem(id, a.tasks.note(page(ctx, limit)))

@@ -79,7 +79,7 @@ func (a *app) postTask(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
-	limit, cancel := askingTime()
+	limit, cancel := askingTime(ctx)
 	defer cancel()
 	if request.Key != "" {
 		if err := a.tasks.unlessOther(limit, request, args); err != nil {

@@ -63,8 +63,18 @@ func (a *app) newHandler() fasthttp.RequestHandler {
 	r.MethodNotAllowed = a.methodNotAllowed
 	r.GlobalOPTIONS = func(ctx *fasthttp.RequestCtx) { ctx.SetStatusCode(fasthttp.StatusNoContent) } // Allow says it all
 	r.PanicHandler = a.panicked
-	for _, route := range slices.Concat(a.routes, a.pages()) {
-		h := a.answering(route.handle)
+	routes := slices.Concat(a.routes, a.pages())
+	var templates []string // some have several methods
+	index := map[string]routeIndex{}
+	for _, route := range routes {
+		if index[route.path] == otherRoute {
+			templates = append(templates, route.path)
+			index[route.path] = routeIndex(len(templates))
+		}
+	}
+	a.meter = newHTTPMeter(a.worker.Label, templates)
+	for _, route := range routes {
+		h := routed(index[route.path], a.answering(route.handle))
 		r.Handle(route.method, route.path, h)
 		if route.method == fasthttp.MethodGet {
 			r.HEAD(route.path, h)

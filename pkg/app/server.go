@@ -2,11 +2,12 @@ package app
 
 import (
 	"bytes"
-	"os"
 	"time"
 
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
+
+	"supervisor/pkg/accesslog"
 )
 
 // Limits on what one client may cost. A handler's own time is limited by the supervisor's `timeout`.
@@ -29,7 +30,8 @@ type app struct {
 	config Config
 	worker Worker
 	log    *zap.Logger
-	access *accessLog // nil: off
+	access *accesslog.Log // nil: off
+	meter  *httpMeter     // nil: off
 	images *queue
 	tasks  *Tasks // nil: off
 	start  time.Time
@@ -37,18 +39,20 @@ type app struct {
 }
 
 // NewServer makes the server. Serve it with fast.Serve, or with its own methods where there is no supervisor. Without background (nil)
-// clients wait for what else a runner would do.
-func NewServer(config Config, worker Worker, background *Tasks, log *zap.Logger) *fasthttp.Server {
-	return newApp(config, worker, background, log).server()
+// clients wait for what else a runner would do. Without access (nil; see Config.OpenAccessLog) no request is logged.
+func NewServer(config Config, worker Worker, background *Tasks, access *accesslog.Log, log *zap.Logger) *fasthttp.Server {
+	a := newApp(config, worker, background, log)
+	a.access = access
+	return a.server()
 }
 
 func newApp(config Config, worker Worker, background *Tasks, log *zap.Logger) *app {
 	a := &app{config: config, worker: worker, log: log, images: newQueue(), tasks: background, start: time.Now()}
-	if config.AccessLog {
-		a.access = newAccessLog(os.Stdout, worker.ID, config.Proxies)
-	}
 	if a.worker.Draining == nil {
 		a.worker.Draining = func() bool { return false }
+	}
+	if a.worker.Overdue == nil {
+		a.worker.Overdue = func(*fasthttp.RequestCtx) bool { return false }
 	}
 	return a
 }
@@ -57,9 +61,9 @@ func (a *app) server() *fasthttp.Server {
 	handler := a.newHandler()
 	server := &fasthttp.Server{
 		Handler: func(ctx *fasthttp.RequestCtx) {
-			setCommonHeaders(ctx)
+			r := a.begin(ctx)
 			handler(ctx)
-			a.access.write(ctx)
+			a.end(ctx, r)
 			ctx.Request.ReleaseBody(keepBufferBytes)
 		},
 		ErrorHandler:   a.unreadable,

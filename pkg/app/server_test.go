@@ -9,7 +9,7 @@ import (
 )
 
 func benchmarkHandler(b *testing.B, method, path string, body []byte) {
-	handler := NewServer(Config{}, Standalone(), nil, zap.NewNop()).Handler
+	handler := NewServer(Config{}, Standalone(), nil, nil, zap.NewNop()).Handler
 	ctx := &fasthttp.RequestCtx{}
 	b.ReportAllocs()
 	for b.Loop() {

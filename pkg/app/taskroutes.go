@@ -18,12 +18,6 @@ const (
 	retryAfterEarly  = time.Second // a job that is not done yet
 )
 
-// askingTime bounds what one request asks of Redis, below the pool's timeout: a client shall read why, not 504. It is not the request's
-// own context, which fasthttp uses again for the next request while a call may still be on its way.
-func askingTime() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), 15*time.Second)
-}
-
 // taskStatus is the answer of GET /tasks/{id}. Times that have not come are left out.
 type taskStatus struct {
 	ID          string        `json:"id"`
@@ -73,7 +67,7 @@ func (a *app) taskRoute(answer func(*fasthttp.RequestCtx, context.Context, strin
 			return a.tasksOff()
 		}
 		id, _ := ctx.UserValue("id").(string)
-		limit, cancel := askingTime()
+		limit, cancel := askingTime(ctx)
 		defer cancel()
 		return a.taskProblem(id, answer(ctx, limit, id))
 	}

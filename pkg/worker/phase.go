@@ -167,6 +167,9 @@ func (c *Conn) proceed(word uint64, from int64) {
 	}
 }
 
+// Overdue reports whether the monitor has answered the running request, whose handler writes in vain.
+func (c *Conn) Overdue() bool { return c.phase.Load()&phaseMask == phaseTimedOut }
+
 // NoDeadline ends the deadline of the running request.
 func (c *Conn) NoDeadline() {
 	for {

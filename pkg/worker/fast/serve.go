@@ -81,6 +81,12 @@ func wrap(w *worker.Worker, next fasthttp.RequestHandler) fasthttp.RequestHandle
 	}
 }
 
+// Overdue reports whether the running request took too long and was answered with 504 meanwhile: what its handler answers goes nowhere.
+func Overdue(ctx *fasthttp.RequestCtx) bool {
+	c := worker.Find(ctx.Conn())
+	return c != nil && c.Overdue()
+}
+
 // NoDeadline ends the deadline (the pool's timeout) of this request: for answers that take their time before the first byte. Bodies that are
 // streamed after the handler has returned need nothing.
 func NoDeadline(ctx *fasthttp.RequestCtx) {
