@@ -158,7 +158,7 @@ func (a *app) logOf(ctx *fasthttp.RequestCtx) *zap.Logger {
 	if r == nil {
 		return a.log
 	}
-	return a.log.With(zap.ByteString("request_id", r.id), zap.Stringer("trace_id", r.trace.Trace))
+	return a.log.With(zap.String("request_id", string(r.id)), zap.Stringer("trace_id", r.trace.Trace))
 }
 
 // OpenAccessLog opens the access log that the environment asks for, nil when it asks for none. Close it after the server has ended.
