@@ -65,7 +65,7 @@ func cancelJob(d *desk) error {
 
 func retryJob(d *desk) error {
 	id := d.Args().First()
-	if err := d.inspector.Retry(d.ctx, id); err != nil {
+	if err := d.tasks.RetryTask(d.ctx, id); err != nil {
 		return err
 	}
 	return d.say(map[string]any{"id": id, "state": tasks.Pending}, func(w io.Writer) { fmt.Fprintf(w, "%s is pending\n", id) })

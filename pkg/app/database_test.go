@@ -108,6 +108,7 @@ func TestTooFewSaidConnectionsAreRefused(t *testing.T) {
 
 // The server says what there really is, as soon as it answers, also when it was away at the start.
 func TestTheServersOwnLimitIsWarnedOf(t *testing.T) {
+	t.Parallel()
 	server := pgtest.RunT(t, "max_connections=20", "superuser_reserved_connections=2")
 	server.Stop()
 	config, err := ConfigFromEnv(env("REDIS_URL", "redis://127.0.0.1:1", "DATABASE_URL", server.URL(), "POSTGRES_MAX_CONNECTIONS", "100"))

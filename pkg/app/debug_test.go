@@ -45,6 +45,7 @@ func TestAllocKeepsWhatItTook(t *testing.T) {
 }
 
 func TestStreamTicksAsItGoes(t *testing.T) {
+	t.Parallel()
 	s := serve(t, Config{Debug: true})
 	start := time.Now()
 	response, err := http.Get("http://" + s.addr + "/debug/stream?seconds=2")

@@ -58,9 +58,7 @@ func (t *Tasks) thumbnail(ctx context.Context, args thumbnailArgs) (_ []byte, er
 	job := tasks.FromContext(ctx)
 	err = errors.New("the handler panicked")
 	defer func() {
-		if endsWith(ctx, job, err) {
-			t.store.dropUpload(ctx, job.ID)
-		}
+		t.endUpload(ctx, job, err)
 	}()
 	if args.InDatabase && !t.inDatabase() {
 		err = elsewhere()
@@ -78,7 +76,18 @@ func (t *Tasks) thumbnail(ctx context.Context, args thumbnailArgs) (_ []byte, er
 	return nil, err
 }
 
-// endsWith reports whether a job is over, and not done, when its handler returns err: nobody will ask for its upload then.
+// endUpload lets the upload of a job go whose handler returns err, if that is the end. A dead one's is kept for its retry.
+func (t *Tasks) endUpload(ctx context.Context, job *tasks.Job, err error) {
+	switch {
+	case !endsWith(ctx, job, err):
+	case context.Cause(ctx) == tasks.ErrCancelled:
+		t.store.dropUpload(ctx, job.ID)
+	default:
+		t.store.failUpload(ctx, job.ID)
+	}
+}
+
+// endsWith reports whether a job is over, and not done, when its handler returns err.
 func endsWith(ctx context.Context, job *tasks.Job, err error) bool {
 	switch cause := context.Cause(ctx); {
 	case err == nil, cause == tasks.ErrShutdown, cause == tasks.ErrLeaseLost: // done, or it goes back to the queue

@@ -117,8 +117,10 @@ func (t *Tasks) importTable(ctx context.Context, _ struct{}) (_ []byte, err erro
 	job := tasks.FromContext(ctx)
 	err = errors.New("the handler panicked")
 	defer func() {
-		if err == nil || endsWith(ctx, job, err) {
+		if err == nil {
 			t.store.dropUpload(ctx, job.ID)
+		} else {
+			t.endUpload(ctx, job, err)
 		}
 	}()
 	done, err := t.copyIn(ctx, job)

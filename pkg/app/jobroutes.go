@@ -56,7 +56,7 @@ func filterOf(ctx *fasthttp.RequestCtx) (tasks.Filter, error) {
 // retryTask is POST /tasks/{id}/retry.
 func (a *app) retryTask(ctx *fasthttp.RequestCtx, limit context.Context) error {
 	id := ctx.UserValue("id").(string)
-	if err := a.tasks.Inspector().Retry(limit, id); err != nil {
+	if err := a.tasks.RetryTask(limit, id); err != nil {
 		return err
 	}
 	answerJSON(ctx, fasthttp.StatusOK, map[string]any{"id": id, "state": tasks.Pending, "status_url": statusURL(id)})

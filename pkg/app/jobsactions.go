@@ -35,7 +35,7 @@ func (a *app) changing(question, verb, what string, change func(context.Context,
 }
 
 func (a *app) retryOne(limit context.Context, id string) error {
-	return a.tasks.Inspector().Retry(limit, id)
+	return a.tasks.RetryTask(limit, id)
 }
 
 func (a *app) cancelOne(limit context.Context, id string) error {

@@ -79,6 +79,7 @@ func (d *desk) furnish() (dead, running string) {
 
 // With APP_SCREENSHOTS=DIR it leaves pictures there: `make screenshots`.
 func TestJobsPageInABrowser(t *testing.T) {
+	t.Parallel()
 	d := serveTasks(t, "APP_ADMIN_TOKEN", testToken)
 	dead, running := d.furnish()
 	p := chromiumtest.Start(t)

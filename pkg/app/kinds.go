@@ -16,7 +16,8 @@ type kind struct {
 	options []tasks.Option // what a client may say comes after these
 	schema  schema         // of the arguments
 
-	stored   bool // its result lies in the store
+	upload   bool // what it works on lies in the store
+	stored   bool // its result does
 	operator bool // its result is for the operator only
 
 	handle func(*tasks.Mux)
@@ -53,6 +54,12 @@ func (k kind) inStore() kind {
 	return k
 }
 
+// onUpload says that what the job works on lies in the store, not with the job.
+func (k kind) onUpload() kind {
+	k.upload = true
+	return k
+}
+
 // forOperator says that only the operator may read the result.
 func (k kind) forOperator() kind {
 	k.operator = true
@@ -62,10 +69,10 @@ func (k kind) forOperator() kind {
 // kinds is the table.
 func (t *Tasks) kinds() []kind {
 	list := []kind{
-		closed(thumbnailTask, t.thumbnail).inStore(),
+		closed(thumbnailTask, t.thumbnail).onUpload().inStore(),
 		opened(mailTask, "Sends a mail (SMTP_URL).", mailSchema, t.mail, mailOptions...),
 		opened(webhookTask, "Sends JSON to a URL, signed (WEBHOOK_SECRET).", webhookSchema, t.webhook, webhookOptions...),
-		closed(importTask, t.importTable),
+		closed(importTask, t.importTable).onUpload(),
 		opened(exportTask, "Makes a CSV of all contacts: for the operator.", object(nil), t.exportTable, transferOptions...).inStore().forOperator(),
 		opened(reportTask, "Makes a CSV of what was imported: for the operator.", object(nil), t.makeReport, transferOptions...).inStore().forOperator(),
 	}

@@ -214,6 +214,7 @@ func TestMailThatIsRefusedForEverIsDeadWithTheServersWords(t *testing.T) {
 }
 
 func TestMailThatIsDeferredIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	office := openPostOffice(t, false)
 	d := serveMail(t, office, "?starttls=off")
 	d.work()
@@ -231,6 +232,7 @@ func TestMailThatIsDeferredIsTriedAgain(t *testing.T) {
 
 // The server took it, and the connection broke before it could say so: the repeat bears the same Message-ID.
 func TestMailThatIsSentTwiceIsKnownByItsID(t *testing.T) {
+	t.Parallel()
 	office := openPostOffice(t, false)
 	d := serveMail(t, office, "?starttls=off")
 	d.work()

@@ -107,6 +107,7 @@ func TestSameKeyIsTheSameJob(t *testing.T) {
 }
 
 func TestFullQueueAndAbsentRedisAreSaid(t *testing.T) {
+	t.Parallel()
 	d := serveTasks(t, "APP_DEBUG", "1")
 	for i := range maxPending {
 		d.redis.RPush("{tasks:default:0}:p1", fmt.Sprint("default.0.", i))

@@ -158,6 +158,7 @@ func TestAClusterThatIsAwayIsAnOutage(t *testing.T) {
 
 // Everything that the app says to Redis, to a cluster that it was given one node of, as a user with no more rights than docs/jobs.md lists.
 func TestImagesOnAClusterWithTheLeastRights(t *testing.T) {
+	t.Parallel()
 	cluster, err := redistest.NewCluster(t.TempDir(), 3, false, 15*time.Second)
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,11 @@ type store interface {
 	upload(ctx context.Context, id string) ([]byte, error)
 	// dropUpload deletes what nobody needs any more, also when ctx has ended. It may fail: its time does the same later.
 	dropUpload(ctx context.Context, id string)
+	// failUpload keeps the upload of a job that is dead, for its retry, until its time or until somebody wants its room: the oldest goes first.
+	// It may fail: then the upload takes its room for as long as one that waits.
+	failUpload(ctx context.Context, id string)
+	// reviveUpload takes that back: the job waits again. It is no error that there is no upload any more; the job's next run will say so.
+	reviveUpload(ctx context.Context, id string) error
 	// saveResult puts a result in the place of its upload, if it had one.
 	saveResult(ctx context.Context, id string, made *product) error
 	result(ctx context.Context, id string) (*product, error)
@@ -26,7 +31,7 @@ type store interface {
 // How long the store keeps things. Nothing is written without one of these.
 const (
 	// uploadTTL must outlast the longest wait: a queue that stood still over a night, and all attempts. Whoever ends a job deletes
-	// its upload; this is for what nobody ends, a job that killed all its runners for instance.
+	// its upload; this is for dead jobs, and for what nobody ends, a job that killed all its runners for instance.
 	uploadTTL = 24 * time.Hour
 	resultTTL = time.Hour
 	// recordTTL is how long a job is known after its end: longer than its result, so that there is somebody to say that it expired.

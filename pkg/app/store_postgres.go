@@ -16,11 +16,11 @@ import (
 	"supervisor/pkg/tasks"
 )
 
-// postgresStore is the store of an application with a database: tables app_uploads and app_results (migrations/00002_store.sql). What
+// postgresStore is the store of an application with a database: tables app_uploads and app_results (migrations/00002_store.sql, 00003_failed.sql). What
 // expired is not seen any more, and runners delete it a little at a time.
 type postgresStore struct {
 	pool   *pgxpool.Pool
-	limit  int64       // bytes of all uploads that wait
+	limit  int64       // bytes of all uploads
 	before *redisStore // where uploads and results were before DATABASE_URL was set: their jobs still look for them
 }
 
@@ -35,10 +35,16 @@ const (
 
 // Room is asked for in one message and one transaction: the account is the sum of the rows, and the lock is held while they are summed,
 // some hundred of them as a rule, not while megabytes travel. Nor for a disk: synchronous_commit is off, as room alone promises
-// nothing to anybody; the upload's own commit waits. READ COMMITTED gives the statement after the lock a view of its own.
+// nothing to anybody; the upload's own commit waits. READ COMMITTED gives the statement after the lock a view of its own. Uploads of dead jobs
+// give way, the oldest first, if that makes room; one that is being revived has another row by then, which is not failed.
 const (
 	commitFast  = `select set_config('synchronous_commit', 'off', true)`
 	lockAccount = `select pg_advisory_xact_lock('app_uploads'::regclass::bigint)`
+	makeRoom    = `delete from app_uploads where failed is not null and job in (
+		select job from (select job, sum(bytes) over (order by failed desc, job) as kept from app_uploads where failed is not null and expires > now()) dead,
+			(select $3::bigint - $2::integer - coalesce(sum(bytes) filter (where failed is null), 0) as free
+				from app_uploads where expires > now() and job <> $1) room
+		where free >= 0 and kept > free)`
 	reserveRoom = `insert into app_uploads (job, bytes, expires)
 		select $1, $2::integer, now() + $4::interval
 		where (select coalesce(sum(bytes), 0) from app_uploads where expires > now() and job <> $1) + $2::integer <= $3::bigint
@@ -48,6 +54,8 @@ const (
 		on conflict (job) do update set body = excluded.body, expires = excluded.expires`
 	loadUpload = `select body from app_uploads where job = $1 and body is not null and expires > now()`
 	dropUpload = `delete from app_uploads where job = $1`
+	failUpload = `update app_uploads set failed = coalesce(failed, now()) where job = $1`
+	reviveJob  = `update app_uploads set failed = null where job = $1`
 
 	// One statement is one transaction: the upload goes exactly when the result is there. It gives how many uploads went.
 	saveResult = `with gone as (delete from app_uploads where job = $1 returning job)
@@ -57,8 +65,8 @@ const (
 		returning (select count(*) from gone)`
 	loadResult = `select content_type, width, height, body from app_results where job = $1 and expires > now()`
 
-	findTables = `select job, bytes, body, expires from app_uploads where false
-		union all select job, width + height, body, expires from app_results where false and content_type <> ''`
+	findTables = `select job, bytes, body, expires, failed from app_uploads where false
+		union all select job, width + height, body, expires, expires from app_results where false and content_type <> ''`
 )
 
 var pruneStatements = []string{
@@ -88,6 +96,7 @@ func (s *postgresStore) reserve(ctx context.Context, id string, bytes int) (room
 	batch := &pgx.Batch{}
 	batch.Queue(commitFast)
 	batch.Queue(lockAccount)
+	batch.Queue(makeRoom, id, bytes, s.limit)
 	batch.Queue(reserveRoom, id, bytes, s.limit, announceTTL)
 	answers := s.pool.SendBatch(ctx, batch)
 	var last pgconn.CommandTag
@@ -109,15 +118,34 @@ func (s *postgresStore) upload(ctx context.Context, id string) (upload []byte, e
 
 func (s *postgresStore) dropUpload(ctx context.Context, id string) {
 	ctx = context.WithoutCancel(ctx)
-	gone := int64(0)
-	_ = s.try(ctx, func(ctx context.Context) error {
-		tag, err := s.pool.Exec(ctx, dropUpload, id)
-		gone = tag.RowsAffected()
-		return err
-	})
-	if gone == 0 {
+	if here, _ := s.touch(ctx, dropUpload, id); !here {
 		s.before.dropUpload(ctx, id)
 	}
+}
+
+func (s *postgresStore) failUpload(ctx context.Context, id string) {
+	ctx = context.WithoutCancel(ctx)
+	if here, _ := s.touch(ctx, failUpload, id); !here {
+		s.before.failUpload(ctx, id)
+	}
+}
+
+func (s *postgresStore) reviveUpload(ctx context.Context, id string) error {
+	here, err := s.touch(ctx, reviveJob, id)
+	if err == nil && !here {
+		err = s.before.reviveUpload(ctx, id)
+	}
+	return err
+}
+
+// touch runs a statement about one upload, and reports whether it is here.
+func (s *postgresStore) touch(ctx context.Context, statement, id string) (here bool, err error) {
+	err = s.try(ctx, func(ctx context.Context) error {
+		tag, err := s.pool.Exec(ctx, statement, id)
+		here = tag.RowsAffected() > 0
+		return err
+	})
+	return here, err
 }
 
 func (s *postgresStore) saveResult(ctx context.Context, id string, made *product) error {

@@ -298,6 +298,7 @@ func TestUploadsInRedisAreFoundAfterTheChange(t *testing.T) {
 
 // During that reload a runner that has no DATABASE_URL yet leaves the new jobs to those that have.
 func TestRunnerWithoutTheDatabaseLeavesTheJobToOthers(t *testing.T) {
+	t.Parallel()
 	a := serveContacts(t)
 	id := a.submit(readPicture(t, "video-001.jpeg"))
 	table := a.imports("email\nada@example.org\n")
@@ -317,6 +318,7 @@ func TestRunnerWithoutTheDatabaseLeavesTheJobToOthers(t *testing.T) {
 
 // Postgres is restarted while images wait, and while results do: nothing is lost, nothing that was refused is left, no attempt is counted.
 func TestImagesOutlastTheirDatabase(t *testing.T) {
+	t.Parallel()
 	a := serveContactsAlone(t, "TASK_ARCHIVE", "0")
 	photo := readPicture(t, "video-001.jpeg")
 	ids := []string{a.submit(photo), a.submit(photo)}
@@ -359,6 +361,7 @@ func TestImagesOutlastTheirDatabase(t *testing.T) {
 
 // A restart that nobody heard of breaks the connections of the pool: no client pays for it.
 func TestBrokenConnectionsCostNobodyARequest(t *testing.T) {
+	t.Parallel()
 	a := serveContacts(t)
 	photo := readPicture(t, "video-001.jpeg")
 	for range 5 {
@@ -375,6 +378,7 @@ func TestBrokenConnectionsCostNobodyARequest(t *testing.T) {
 }
 
 func TestMissingTablesAreSaid(t *testing.T) {
+	t.Parallel()
 	server := pgtest.RunT(t)
 	d := serveTasks(t, "DATABASE_URL", server.URL())
 	photo := readPicture(t, "video-001.jpeg")

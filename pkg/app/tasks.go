@@ -137,6 +137,18 @@ func (t *Tasks) CancelTask(ctx context.Context, id string) (state tasks.State, e
 	return state, t.note(err)
 }
 
+// RetryTask makes a dead job pending again (tasks.Inspector.Retry), with its upload if there still is one.
+func (t *Tasks) RetryTask(ctx context.Context, id string) error {
+	status, err := t.client.Status(ctx, id)
+	if err == nil && t.kindOf(status.Name).upload {
+		err = t.store.reviveUpload(ctx, id)
+	}
+	if err == nil {
+		err = t.Inspector().Retry(ctx, id)
+	}
+	return t.note(err)
+}
+
 // GetTaskResult gives what the handler of a job returned: JSON, where handlers keep to the form of EnqueueTask. tasks.ErrNotDone and
 // tasks.ErrNotFound tell why there is none.
 func (t *Tasks) GetTaskResult(ctx context.Context, id string) (result []byte, err error) {

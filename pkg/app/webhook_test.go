@@ -89,6 +89,7 @@ func TestWebhookIsVerifiedByTheLibraryOfTheSpecification(t *testing.T) {
 }
 
 func TestWebhookThatFailsIsSentAgainUnderTheSameID(t *testing.T) {
+	t.Parallel()
 	d := serveWebhooks(t)
 	d.work()
 	url, got := receiver(t, saying(500), saying(200))

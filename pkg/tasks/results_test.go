@@ -2,7 +2,6 @@ package tasks
 
 import (
 	"testing"
-	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -32,7 +31,7 @@ func TestAResultThatIsKeptElsewhereIsNotOverwrittenWithNothing(t *testing.T) {
 			p := startProxy(t, realRedis(t).url())
 			postgres := openPostgres(t, postgresURL(t), PostgresOptions{})
 			e := newEnv(t, p.url())
-			e.client = e.connect(Options{Results: postgres, Postgres: postgres, CallTimeout: time.Second})
+			e.client = e.connect(Options{Results: postgres, Postgres: postgres})
 			mux := new(ran).mux()
 			r := e.run(mux, RunnerOptions{})
 			e.await(e.enqueue("x"), Done) // now Redis knows the scripts

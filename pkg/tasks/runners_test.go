@@ -39,9 +39,7 @@ func TestRunnersTellWhoTheyAre(t *testing.T) {
 				info.Lease > 0 && time.Since(info.Since) < time.Minute
 		}
 		until(t, "both are registered", func() bool { _, n := find(); return n == 2 })
-		if info, _ := find(); !told(info) {
-			t.Errorf("%+v", info)
-		}
+		until(t, "it tells", func() bool { info, _ := find(); return told(info) }) // on a busy machine its lease may end in between
 		// Somebody else made the lease again, as a claim does after an outage: it tells again.
 		e.do(func(b rueidis.Builder) rueidis.Completed {
 			return b.Set().Key(newLane(e.namespace, "a", 0).lease(r.Name())).Value("1").Keepttl().Build()

@@ -2,8 +2,11 @@ package tasks
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -116,6 +119,11 @@ func realRedis(t testing.TB) *redisServer {
 func TestMain(m *testing.M) {
 	if role := os.Getenv("TASKS_TEST_ROLE"); role != "" {
 		os.Exit(playRole(role))
+	}
+	// Most tests wait for something nearly all the time.
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		_ = flag.Set(p.Name, strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	}
 	code := m.Run()
 	if s := sharedRedis.server; s != nil {
