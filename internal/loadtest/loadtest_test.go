@@ -70,9 +70,14 @@ func TestGoodServersPassEveryCheck(t *testing.T) {
 				if r.OK != 1500 || r.Workers["1"] != 1500 || r.Latency.TotalCount() != 1500 {
 					t.Errorf("%d right answers, %d by worker 1, %d in the histogram; want 1500 each", r.OK, r.Workers["1"], r.Latency.TotalCount())
 				}
-				kept := everyone.KeepAlive + everyone.Paused + everyone.Pipelined + everyone.Standard
-				if r.KeptAlive.Opened != int64(kept) {
-					t.Errorf("kept-alive clients opened %d connections, want one each: %d", r.KeptAlive.Opened, kept)
+				for kind, n := range map[Kind]int{KeepAlive: everyone.KeepAlive, Paused: everyone.Paused, Pipelined: everyone.Pipelined} {
+					if opened := r.Kinds[kind].Opened; opened != int64(n) {
+						t.Errorf("%s clients opened %d connections, want one each: %d", kind, opened, n)
+					}
+				}
+				// net/http puts a connection back in a goroutine of its own: on a busy machine the next request has dialled meanwhile.
+				if standard := r.Kinds[Standard]; standard.Opened < int64(everyone.Standard) || standard.Opened > standard.OK/2 {
+					t.Errorf("net/http clients opened %d connections for %d answers", standard.Opened, standard.OK)
 				}
 				if one := r.Kinds[OneShot]; one.Opened != one.OK {
 					t.Errorf("one-shot clients opened %d connections for %d answers", one.Opened, one.OK)
