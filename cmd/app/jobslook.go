@@ -97,7 +97,7 @@ func showJob(d *desk) error {
 		row("id", job.ID)
 		row("name", printable(job.Name))
 		row("state", job.State)
-		for _, f := range app.Facts(job.Status, func(t time.Time) string { return t.Local().Format(time.DateTime) }) {
+		for _, f := range app.Facts(job, func(t time.Time) string { return t.Local().Format(time.DateTime) }) {
 			row(f.Name, printable(f.Value))
 		}
 		for n, line := range strings.Split(strings.TrimRight(wordsOf(job.Error), "\n"), "\n") {

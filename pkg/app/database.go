@@ -86,7 +86,7 @@ func isPostgres(url string) bool {
 }
 
 // openPool prepares connections; none is made before one is needed.
-func (d Database) openPool(url, who string) (*pgxpool.Pool, error) {
+func (d Database) openPool(url, who string, meter *databaseMeter) (*pgxpool.Pool, error) {
 	settings, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, errors.New("the database's URL cannot be used") // the reason may hold it
@@ -99,6 +99,9 @@ func (d Database) openPool(url, who string) (*pgxpool.Pool, error) {
 	if settings.ConnConfig.RuntimeParams["application_name"] == "" {
 		settings.ConnConfig.RuntimeParams["application_name"] = who // whose it is, in pg_stat_activity
 	}
+	if meter != nil {
+		settings.ConnConfig.Tracer = meter
+	}
 	return pgxpool.NewWithConfig(context.Background(), settings)
 }
 
@@ -106,7 +109,7 @@ func (d Database) openPool(url, who string) (*pgxpool.Pool, error) {
 func (t *Tasks) openDatabases(config Config, options *tasks.Options) error {
 	d := config.Database
 	if d.URL != "" {
-		pool, err := d.openPool(d.URL, "app")
+		pool, err := d.openPool(d.URL, "app", &t.database)
 		if err != nil {
 			return err
 		}
@@ -127,7 +130,7 @@ func (t *Tasks) openDatabases(config Config, options *tasks.Options) error {
 		options.Results = options.Postgres
 	case isPostgres(config.Results):
 		d.PoolSize, d.MaxOverflow = 2, 0 // a runner saves one batch at a time
-		pool, err := d.openPool(config.Results, "app results")
+		pool, err := d.openPool(config.Results, "app results", nil)
 		if err != nil {
 			return err
 		}
@@ -156,7 +159,7 @@ func OpenDatabase(config Config) (*pgxpool.Pool, error) {
 	}
 	d := config.Database
 	d.PoolSize, d.MaxOverflow = 2, 0 // outsiders counts on it
-	return d.openPool(d.URL, "app migrate")
+	return d.openPool(d.URL, "app migrate", nil)
 }
 
 // BudgetOf counts the connections that the configuration asks for; the server, when it answers, says how many it has.
@@ -185,15 +188,20 @@ func (c Config) CheckBudget(worker Worker) error {
 // HasDatabase reports whether DATABASE_URL is set.
 func (t *Tasks) HasDatabase() bool { return t != nil && t.pool != nil }
 
-// Begin says at the start of a program what its configuration lacks, or watches the database's connections. It does not wait for a server.
+// Begin says at the start of a program what its configuration lacks, or watches the database's connections, and counts from then on. It comes before
+// all else and does not wait for a server.
 func (t *Tasks) Begin(config Config, worker Worker) {
 	if t == nil {
 		return
+	}
+	if worker.Label != nil {
+		t.enqueues.label = worker.Label
 	}
 	if !t.HasDatabase() {
 		t.log.Debug(withoutDatabase) // each worker of each generation would say it; at info "database": false does
 		return
 	}
+	t.database.begin(worker.Label, t.pool, t.closed)
 	go t.watchBudget(config.budget(worker))
 }
 
@@ -205,6 +213,7 @@ func (t *Tasks) watchBudget(b Budget) {
 		real, err := b.ask(ask, t.pool)
 		cancel()
 		if err == nil {
+			t.database.server(real.Max)
 			if b.Max > 0 && b.Max != real.Max {
 				t.log.Warn("postgres: POSTGRES_MAX_CONNECTIONS is not what the server has", zap.Int("said", b.Max), zap.Int("has", real.Max))
 			}

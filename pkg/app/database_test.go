@@ -148,7 +148,7 @@ func TestThePoolKeepsToItsSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool, err := config.Database.openPool(config.Database.URL, "app test")
+	pool, err := config.Database.openPool(config.Database.URL, "app test", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestThePoolKeepsToItsSize(t *testing.T) {
 		conn.Release()
 		t.Error("a fourth connection")
 	}
-	other, err := config.Database.openPool(config.Database.URL, "somebody")
+	other, err := config.Database.openPool(config.Database.URL, "somebody", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,7 @@
 //	config.go     what the environment may say
 //	server.go     the fasthttp server: every limit on size and time
 //	request.go    what names a request, and what is told of it at its end
-//	httpmeter.go  the metrics of requests, on the scoreboard
+//	httpmeter.go  the metrics of requests, on the scoreboard; enqueuemeter.go of jobs that are stored, databasemeter.go of the database's connections
 //	routes.go     which path leads to which handler, and what the front page says about it
 //	admin.go      what only the operator may do, who bears a token
 //	decode.go     JSON of clients, read strictly

@@ -144,11 +144,15 @@ func (s *routeSeries) countName(i int) string {
 }
 
 func (s *routeSeries) bucketName(i int) string {
-	bound := "+Inf"
-	if i < len(durationBounds) {
-		bound = strconv.FormatFloat(durationBounds[i].Seconds(), 'g', -1, 64)
+	return fmt.Sprintf("http_request_duration_seconds_bucket{method=%q,route=%q,le=%q}", s.method, s.route, boundName(i))
+}
+
+// boundName is the bound of a bucket as Prometheus writes it.
+func boundName(i int) string {
+	if i == len(durationBounds) {
+		return "+Inf"
 	}
-	return fmt.Sprintf("http_request_duration_seconds_bucket{method=%q,route=%q,le=%q}", s.method, s.route, bound)
+	return strconv.FormatFloat(durationBounds[i].Seconds(), 'g', -1, 64)
 }
 
 func (s *routeSeries) sumName(int) string {

@@ -21,7 +21,7 @@ func (a *app) jobPage(ctx *fasthttp.RequestCtx, limit context.Context) error {
 		return err
 	}
 	back := jobsPath + "?" + url.Values{"queue": {detail.Queue}, "state": {string(listOf(detail.State))}}.Encode()
-	facts := Facts(detail.Status, func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") + " UTC" })
+	facts := Facts(detail, func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") + " UTC" })
 	for i, f := range facts {
 		facts[i].Name = strings.ToUpper(f.Name[:1]) + f.Name[1:]
 	}

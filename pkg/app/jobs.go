@@ -71,7 +71,8 @@ type JobDetail struct {
 	Priority int    `json:"priority"`
 	Crashes  int    `json:"crashes,omitempty"`
 	Runner   string `json:"runner,omitempty"`
-	Size     int    `json:"size"` // bytes of the payload, or of the result when it is done
+	TraceID  string `json:"trace_id,omitempty"` // of the request, or whatever, that it was enqueued for
+	Size     int    `json:"size"`               // bytes of the payload, or of the result when it is done
 	Payload  string `json:"payload,omitempty"`
 	Result   string `json:"result,omitempty"`
 	Hex      bool   `json:"hex,omitempty"` // the bytes are no text, and shown as a dump
@@ -81,6 +82,9 @@ type JobDetail struct {
 // DescribeDetail says all that is known of a job.
 func DescribeDetail(job tasks.Detail) JobDetail {
 	d := JobDetail{taskStatus: describeForOperator(job.Status), Priority: job.Priority, Crashes: job.Crashes, Runner: job.Runner, Size: job.Size, Cut: len(job.Data) < job.Size}
+	if job.Trace.Valid() {
+		d.TraceID = job.Trace.Trace.String()
+	}
 	data := job.Data
 	for n := 0; d.Cut && n < utf8.UTFMax && !utf8.Valid(data); n++ {
 		data = data[:len(data)-1] // the cut may have gone through a character
@@ -102,7 +106,7 @@ type Fact struct{ Name, Value string }
 
 // Facts tells what is known of a job but its id, name, state, error and data, in the order in which it happens; what is not so is left out.
 // Times are written by when.
-func Facts(job tasks.Status, when func(time.Time) string) []Fact {
+func Facts(job tasks.Detail, when func(time.Time) string) []Fact {
 	var facts []Fact
 	add := func(name, value string) {
 		if value != "" {
@@ -133,6 +137,9 @@ func Facts(job tasks.Status, when func(time.Time) string) []Fact {
 	add("runner", job.Runner)
 	if job.Progress != (tasks.Progress{}) {
 		add("progress", fmt.Sprintf("%d %% %s", job.Progress.Percent, job.Progress.Note))
+	}
+	if job.Trace.Valid() {
+		add("trace", job.Trace.Trace.String())
 	}
 	return facts
 }

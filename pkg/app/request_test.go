@@ -3,14 +3,18 @@ package app
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
+
+	"supervisor/pkg/tracecontext"
 )
 
 const (
@@ -212,6 +216,48 @@ func TestOverdueRequestIsA504(t *testing.T) {
 	}
 	if got := labels.read(); got[`http_requests_total{method="GET",route="/health",status="504"}`] != 1 {
 		t.Errorf("%v", got)
+	}
+}
+
+// What a request asks for belongs to its trace: the job, its pages, its runner's log, and the webhook that it sends.
+func TestTraceGoesFromTheRequestToTheReceiverOfItsWebhook(t *testing.T) {
+	t.Parallel()
+	d := serveWebhooks(t)
+	d.work()
+	hook, got := receiver(t, saying(410))
+	request := d.order(webhookTo(hook), "traceparent", someParent, "tracestate", "a=1, b=2")
+	id, _ := request.json()["id"].(string)
+	sent := <-got
+	c, ok := tracecontext.Parse(sent.header.Get("traceparent"))
+	if !ok || c.Trace.String() != someTrace || strings.Contains(someParent, c.Span.String()) || c.Flags != tracecontext.Sampled || sent.header.Get("tracestate") != "a=1,b=2" {
+		t.Errorf("the receiver got %v", sent.header)
+	}
+	d.await(id, "dead")
+	job, err := d.tasks.Inspector().Job(t.Context(), id, 0)
+	if err != nil || job.Trace.Trace != c.Trace || job.Trace.Span.String() != request.header.Get("X-Request-ID") || job.Trace.Span == c.Span {
+		t.Errorf("%+v, %v of %v", job.Trace, err, request.header)
+	}
+	if DescribeDetail(job).TraceID != someTrace || !slices.Contains(Facts(job, time.Time.String), Fact{"trace", someTrace}) {
+		t.Errorf("%+v, %v", DescribeDetail(job), Facts(job, time.Time.String))
+	}
+	cookie := d.postForm("/admin/login", "", url.Values{"token": {testToken}}).Cookies()[0]
+	if page := d.get("/admin/jobs/"+id, "Cookie", cookie.Name+"="+cookie.Value); !strings.Contains(string(page.body), someTrace) {
+		t.Errorf("%s", page.body)
+	}
+}
+
+// Jobs of all routes that make any.
+func TestAllJobsOfRequestsHaveTheirTrace(t *testing.T) {
+	t.Parallel()
+	d := serveTasks(t, "APP_DEBUG", "1")
+	for _, answer := range []answer{
+		d.do("POST", "/debug/job?ms=1", "", nil, "traceparent", someParent),
+		d.do("POST", "/images", "image/jpeg", encodeJPEG(t, landscape(30, 20)), "traceparent", someParent),
+	} {
+		id, _ := answer.json()["id"].(string)
+		if job, err := d.tasks.Inspector().Job(t.Context(), id, 0); err != nil || job.Trace.Trace.String() != someTrace {
+			t.Errorf("%s: %v, %v", answer.body, job.Trace, err)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 
+	"supervisor/pkg/scoreboard"
 	"supervisor/pkg/tasks"
 )
 
@@ -40,6 +41,8 @@ type Tasks struct {
 	mailer   *Mail         // nil: off
 	webhooks *Webhooks     // nil: off
 	report   Report
+	enqueues enqueueMeter
+	database databaseMeter
 
 	away atomic.Bool // Redis did not answer last time
 }
@@ -60,7 +63,8 @@ func OpenTasks(config Config, log *zap.Logger) (t *Tasks, err error) {
 			t = nil
 		}
 	}()
-	options := tasks.Options{MaxPending: maxPending, Log: log.Named("tasks")}
+	t.enqueues.series = map[[2]string]scoreboard.Label{}
+	options := tasks.Options{MaxPending: maxPending, Log: log.Named("tasks"), Enqueued: t.enqueues.enqueued}
 	if err = t.openDatabases(config, &options); err != nil {
 		return t, err
 	}

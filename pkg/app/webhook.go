@@ -23,6 +23,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"supervisor/pkg/tasks"
+	"supervisor/pkg/tracecontext"
 )
 
 // Webhooks: JSON that is sent to somebody's URL, signed as the Standard Webhooks specification (1.0) says, and tried again until it is
@@ -157,6 +158,12 @@ func (w *Webhooks) deliver(ctx context.Context, id string, args webhookArgs) (st
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("User-Agent", "supervisor-app-webhook")
+	if trace, ok := tracecontext.From(ctx); ok { // of who asked for it: the receiver's work is part of it
+		request.Header.Set(headerParent, trace.Parent())
+		if trace.State != "" {
+			request.Header.Set(headerState, trace.State)
+		}
+	}
 	w.sign(request.Header, id, time.Now(), args.Body)
 	response, err := w.http.Do(request)
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
+
+	"supervisor/pkg/tracecontext"
 )
 
 // attempt is one claim of one job and what comes of it.
@@ -131,10 +133,18 @@ func (a *attempt) start(r *Runner, just *span) *span {
 		just.users++
 		a.span, parent = just, just
 	}
+	var trace tracecontext.Context
+	if a.extra.trace != "" {
+		if trace = decodeTrace(a.extra.trace); trace.Valid() {
+			trace = trace.Child()
+			parent = tracecontext.With(parent, trace)
+		}
+	}
 	a.ctx.Context, a.end = context.WithCancelCause(parent)
 	a.job = &Job{
 		ID: a.key.id, Name: a.record.name, Queue: a.post.lane.queue, Priority: a.record.priority, Payload: a.record.payload,
 		Attempt: a.record.attempt + 1, Max: a.record.max, Crashes: a.record.crashes, Postponed: a.record.postponed, Enqueued: moment(a.record.enqueued), Parent: a.extra.parent,
+		Trace: trace,
 	}
 	a.ctx.job = a.job
 	if own := a.extra.own; a.extra.split && own <= len(a.job.Payload) {
@@ -200,12 +210,12 @@ func (a *attempt) outcome(result []byte, err error, wait func(int) time.Duration
 			delay = againDelay(rec.postponed)
 		}
 		log.Warn("job is postponed: what it needs is away or full", zap.String("job", a.key.id), zap.String("name", rec.name),
-			zap.Int("postponed", rec.postponed), zap.Duration("for", delay), zap.Error(err))
+			zap.Int("postponed", rec.postponed), zap.Duration("for", delay), zap.Error(err), a.job.traceField())
 		rec.finished = 0
 		return ack{op: opAgain, body: rec.header(), after: delay, failure: text}
 	}
 	rec.attempt++
-	fields := []zap.Field{zap.String("job", a.key.id), zap.String("name", rec.name), zap.Int("attempt", rec.attempt), zap.Error(err)}
+	fields := []zap.Field{zap.String("job", a.key.id), zap.String("name", rec.name), zap.Int("attempt", rec.attempt), zap.Error(err), a.job.traceField()}
 	again, wished := retryAfter(err)
 	switch {
 	case wished:
@@ -240,8 +250,8 @@ func (a *attempt) done(rec record, result []byte, log *zap.Logger) ack {
 			end.op, end.next = opDoneNext, follows
 		}
 	}
-	if a.extra.parent != "" {
-		rec.extra = (&extra{parent: a.extra.parent}).encode()
+	if a.extra.parent != "" || a.extra.trace != "" {
+		rec.extra = (&extra{parent: a.extra.parent, trace: a.extra.trace}).encode()
 	}
 	end.body = rec.encode()
 	return end

@@ -49,9 +49,10 @@ func nextKey(key string) string {
 	return hex.EncodeToString(sum[:]) + ":next"
 }
 
-// planNext reads the task that follows the one with that key.
-func (c *Client) planNext(key string, t Task) (*next, error) {
-	options := append([]Option{Key(nextKey(key))}, t.Options...) // unless it has a Key itself
+// planNext reads the task that follows the one with that key and that trace.
+func (c *Client) planNext(key string, t Task, trace string) (*next, error) {
+	same := func(p *plan) { p.extra.trace = trace }
+	options := append([]Option{Key(nextKey(key)), same}, t.Options...) // unless it has these itself
 	p := c.plan(Task{Name: t.Name, Payload: t.Payload, Options: options})
 	if p.invalid != nil {
 		return nil, fmt.Errorf("then: %w", p.invalid)

@@ -51,6 +51,7 @@ func (c *Client) EnqueueBatch(ctx context.Context, tasks []Task) (ids []string, 
 	var errs []error
 	now := time.Now()
 	for i, task := range tasks {
+		task.Options = traced(ctx, task.Options)
 		p := c.plan(task)
 		if p.invalid != nil {
 			errs = append(errs, &BatchError{Index: i, Err: p.invalid})

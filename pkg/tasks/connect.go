@@ -29,6 +29,9 @@ type Options struct {
 	Results ResultBackend
 	// Postgres, if there is one: an archive of ended jobs, and what EnqueueTx needs of runners. Producers and runners should all have it.
 	Postgres *Postgres
+	// Enqueued, if there is one, is told of each job that was stored, also of those that runners enqueue for others (Then, schedules, outboxes).
+	// Several goroutines call it, and it must be quick.
+	Enqueued func(queue, name string)
 	Log      *zap.Logger // nil: silent
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/redis/rueidis"
+
+	"supervisor/pkg/tracecontext"
 )
 
 // Detail is all that is known of one job.
@@ -12,6 +14,8 @@ type Detail struct {
 	Status
 	Data []byte // the first bytes of the payload, or of the result when it is done
 	Size int    // of all of it
+	// Trace is for whom the job is, or was, done; not Valid: nobody said, or its record is gone.
+	Trace tracecontext.Context
 }
 
 // Job tells of one job, with at most limit bytes of its payload.
@@ -45,6 +49,9 @@ func (i *Inspector) Job(ctx context.Context, id string, limit int) (Detail, erro
 				return fmt.Errorf("job %s: %d bytes of %d: %w", id, len(raw), to, errBadRecord)
 			}
 			d.Data, d.Size = raw[from:to:to], r.size
+			if x, err := decodeExtra(raw[from-r.extraSize : from]); err == nil {
+				d.Trace = decodeTrace(x.trace)
+			}
 			return nil
 		}
 	})

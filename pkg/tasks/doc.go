@@ -13,7 +13,7 @@
 //
 //	for producers   client.go enqueue and its answers; option.go kind.go guide.go; line.go batches that form by themselves; room.go;
 //	                status.go Status, Result, Cancel
-//	for handlers    mux.go job.go; errors.go what a handler's error means; chain.go unique.go limit.go periodic.go
+//	for handlers    mux.go job.go; errors.go what a handler's error means; chain.go unique.go limit.go periodic.go; trace.go for whom a job is done
 //	the runner      runner.go its loop; dispatch.go which calls are due; exchange.go one call: ends and a claim; claims.go attempt.go returns.go
 //	                from the claim to the end; bell.go waiting; weights.go; stuck.go when it must be replaced; meter.go counts.go
 //	the dead        lease.go being alive; name.go who is who; reap.go; look.go claims that nobody knows of

@@ -19,6 +19,7 @@ type extra struct {
 	split   bool          // there is an own
 	backoff time.Duration // b: the wait after the first failure, and the longest; 0: the runner's
 	longest time.Duration
+	trace   string // t: for whom the job is done: traceparent, and behind a space tracestate
 }
 
 // maxExtra bounds it: six digits in the header.
@@ -45,6 +46,9 @@ func (x *extra) encode() []byte {
 	}
 	if x.backoff > 0 {
 		field('b', ms(max(x.backoff, time.Millisecond))+"/"+ms(max(x.longest, time.Millisecond)))
+	}
+	if x.trace != "" {
+		field('t', x.trace)
 	}
 	return b
 }
@@ -74,6 +78,8 @@ func decodeExtra(b []byte) (x extra, err error) {
 			x.own, err = strconv.Atoi(value)
 			x.split = true
 			ok = err == nil && x.own >= 0
+		case 't':
+			x.trace = value
 		case 'b':
 			first, longest, _ := strings.Cut(value, "/")
 			var errs [2]error

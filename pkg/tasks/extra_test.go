@@ -13,7 +13,7 @@ func TestTheExtraComesBackAsItWas(t *testing.T) {
 		{unique: "report:1", scope: UntilDone},
 		{next: &next{id: "mail.0.a:n", due: "+500", record: []byte("a|record\x00|")}, parent: "default.0.a"},
 		{split: true, own: 0, unique: "a:b", scope: For(time.Second)},
-		{split: true, own: 17, backoff: time.Second, longest: time.Hour},
+		{split: true, own: 17, backoff: time.Second, longest: time.Hour, trace: "00-a b=c"},
 	} {
 		got, err := decodeExtra(append(x.encode(), "z\x03new"...)) // a later version's field
 		if err != nil || !reflect.DeepEqual(got, x) {

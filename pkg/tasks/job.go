@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"supervisor/pkg/tracecontext"
 )
 
 // Job is what a handler gets. The payload must not be changed.
@@ -24,6 +26,8 @@ type Job struct {
 	Enqueued  time.Time
 	Parent    string // the id of the job that this one follows (Then)
 	Input     []byte // what that one returned; also the payload if the job has none of its own
+	// Trace is for whom the job is done, its span this attempt: also tracecontext.From of the handler's context. Not Valid without one.
+	Trace tracecontext.Context
 
 	namespace string
 	progress  progress
@@ -38,13 +42,21 @@ func FromContext(ctx context.Context) *Job {
 	return job
 }
 
-// Logger is the runner's, with the job's id, name and attempt on each line; a silent one outside of handlers.
+// Logger is the runner's, with the job's id, name, attempt and trace_id on each line; a silent one outside of handlers.
 func Logger(ctx context.Context) *zap.Logger {
 	job := FromContext(ctx)
 	if job == nil || job.log == nil {
 		return zap.NewNop()
 	}
-	return job.log.With(zap.String("job", job.ID), zap.String("name", job.Name), zap.Int("attempt", job.Attempt))
+	return job.log.With(zap.String("job", job.ID), zap.String("name", job.Name), zap.Int("attempt", job.Attempt), job.traceField())
+}
+
+// traceField names the job's trace in a line of the log; nothing without one.
+func (j *Job) traceField() zap.Field {
+	if !j.Trace.Valid() {
+		return zap.Skip()
+	}
+	return zap.Stringer("trace_id", j.Trace.Trace)
 }
 
 // Progress is what a handler last told.

@@ -33,6 +33,7 @@ type line struct {
 // entry is one job on its way to Redis.
 type entry struct {
 	id       string
+	name     string
 	priority int
 	due      string
 	record   []byte
@@ -40,13 +41,14 @@ type entry struct {
 	scope    Scope
 	holder   string // of the unique key, the last that Redis told; "" unknown
 	since    time.Time
+	sent     bool // a call had no answer: it may have been stored
 
 	err  error         // set before done is closed
 	done chan struct{} // closed when Redis has answered for it, or will not
 }
 
 func newEntry(id, due string, r *record, x *extra, raw []byte, since time.Time) *entry {
-	return &entry{id: id, priority: r.priority, due: due, record: raw, unique: x.unique, scope: x.scope, since: since, done: make(chan struct{})}
+	return &entry{id: id, name: r.name, priority: r.priority, due: due, record: raw, unique: x.unique, scope: x.scope, since: since, done: make(chan struct{})}
 }
 
 // add takes entries over; each is answered on its done. While nobody else is on the way a caller that may wait here flies itself, and has
@@ -179,6 +181,9 @@ func (l *line) try(ctx context.Context, by link, batch []*entry) error {
 	for len(batch) > 0 {
 		answers, err := run(ctx, conn, l.enqueue(batch))[0].ToArray()
 		if err != nil {
+			for _, e := range batch {
+				e.sent = true
+			}
 			return redisError(ctx, err)
 		}
 		if len(answers) != len(batch) {
@@ -188,8 +193,11 @@ func (l *line) try(ctx context.Context, by link, batch []*entry) error {
 		for i, e := range batch {
 			e.err = nil
 			if answers[i].IsInt64() {
-				if n, _ := answers[i].AsInt64(); n < 0 {
+				switch n, _ := answers[i].AsInt64(); {
+				case n < 0:
 					e.err = ErrQueueFull
+				case l.client.options.Enqueued != nil && (n > 0 || e.sent):
+					l.client.options.Enqueued(l.lane.queue, e.name)
 				}
 				continue
 			}

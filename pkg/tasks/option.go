@@ -129,7 +129,7 @@ func (c *Client) plan(t Task) plan {
 	p.lane = newLane(c.options.Namespace, p.queue, shardOf(shard, c.options.Shards))
 	p.id = fmt.Sprintf("%s.%d.%s", p.queue, p.lane.shard, p.key)
 	if p.then != nil {
-		p.extra.next, p.invalid = c.planNext(p.key, *p.then)
+		p.extra.next, p.invalid = c.planNext(p.key, *p.then, p.extra.trace)
 	}
 	p.record.extra = p.extra.encode()
 	if len(p.record.extra) > maxExtra {

@@ -25,7 +25,7 @@ const insertOutbox = `with job as (insert into tasks_outbox (namespace, id, reco
 // A job of a batch that was brought twice (its runner was killed in between) is the same job the second time, for ten minutes after its end,
 // and as long as it is in the archive.
 func (c *Client) EnqueueTx(ctx context.Context, tx pgx.Tx, name string, payload []byte, options ...Option) (id string, err error) {
-	p := c.plan(Task{Name: name, Payload: payload, Options: options})
+	p := c.plan(Task{Name: name, Payload: payload, Options: traced(ctx, options)})
 	if p.invalid != nil {
 		return "", p.invalid
 	}
