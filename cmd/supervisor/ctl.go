@@ -74,12 +74,14 @@ type nameKind int
 const (
 	noName     nameKind = iota
 	workerName          // a pool, a slot or a process
-	scaledName          // web=
+	writerName          // the same, or the supervisor
+	poolName
+	scaledName // web=
 )
 
 // ctlCommands gives all commands, in the order of the help: first those that look, then those that change something.
 func ctlCommands() []ctlCommand {
-	return []ctlCommand{statusCommand, historyCommand, dumpCommand, reloadCommand, upgradeCommand, scaleCommand, recycleCommand, stopCommand}
+	return []ctlCommand{statusCommand, historyCommand, logsCommand, configCommand, dumpCommand, reloadCommand, upgradeCommand, scaleCommand, recycleCommand, stopCommand}
 }
 
 // ctlOptions gives the flags of all commands.

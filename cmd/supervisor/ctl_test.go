@@ -27,7 +27,7 @@ func TestBadCtlCommandLines(t *testing.T) {
 		code          int
 		stderr        string
 	}{
-		{"ctl", "", 64, "which command? status, history, dump, reload, upgrade, scale, recycle, stop"},
+		{"ctl", "", 64, "which command? status, history, logs, config, dump, reload, upgrade, scale, recycle, stop"},
 		{"ctl relaod", "", 64, `there is no command "relaod"; did you mean reload?`},
 		{"ctl frobnicate", "", 64, `there is no command "frobnicate"; there are status, history, `},
 		{"ctl status web", "", 64, `status: unexpected argument "web"`},

@@ -8,21 +8,43 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/pelletier/go-toml/v2"
 )
 
 // redacted stands where a secret was.
 const redacted = "REDACTED"
 
+// Setting is one setting as Print shows it.
+type Setting struct {
+	Key   string `json:"key"`   // pool.web.workers
+	Value any    `json:"value"` // as in a config file: durations and sizes are texts
+	From  string `json:"from"`  // where that came from: "default", "app.toml:17", "flag --workers"; and whether it is redacted
+}
+
+// Settings gives all settings in force, in the order of Print, and without secrets as there.
+func (c *Config) Settings() []Setting {
+	out := &printer{w: bufio.NewWriter(io.Discard), sources: c.sources, settings: []Setting{}}
+	c.print(out)
+	return out.settings
+}
+
 // Print writes all settings in force as a config file: each line says where its value came from. Loading it gives the same
 // configuration, except where it says that a secret is redacted.
 func (c *Config) Print(w io.Writer) error {
 	out := &printer{w: bufio.NewWriter(w), sources: c.sources}
-	fmt.Fprintln(out.w, "[supervisor]")
+	c.print(out)
+	return out.w.Flush()
+}
+
+func (c *Config) print(out *printer) {
+	out.begin("supervisor")
 	for _, s := range supervisorSettings {
 		out.line(s.key, s.kind.show(s.field(c)), c.sources["supervisor."+s.key], "")
 	}
 	for _, p := range c.Pools {
-		fmt.Fprintf(out.w, "\n[pool.%s]\n", p.Name)
+		fmt.Fprintln(out.w)
+		out.begin("pool." + p.Name)
 		for _, s := range poolSettings {
 			from := c.sources[poolKey(p, s.key)]
 			argv, isCommand := s.field(p).(*[]string)
@@ -40,12 +62,18 @@ func (c *Config) Print(w io.Writer) error {
 			}
 		}
 	}
-	return out.w.Flush()
 }
 
 type printer struct {
-	w       *bufio.Writer
-	sources map[string]origin
+	w        *bufio.Writer
+	sources  map[string]origin
+	section  string
+	settings []Setting // nil: only the text is wanted
+}
+
+func (out *printer) begin(section string) {
+	out.section = section
+	fmt.Fprintf(out.w, "[%s]\n", section)
 }
 
 // keyWidth aligns the equal signs; valueWidth most of the comments.
@@ -55,10 +83,7 @@ const (
 )
 
 func (out *printer) line(key, value string, from origin, note string) {
-	source := from.String()
-	if from.note != "" {
-		source += ", " + from.note
-	}
+	source := from.describe()
 	if note != "" {
 		source += ", " + note
 	}
@@ -69,11 +94,37 @@ func (out *printer) line(key, value string, from origin, note string) {
 		return r
 	}, source)
 	fmt.Fprintf(out.w, "%-*s = %-*s # %s\n", keyWidth, key, valueWidth, value, source)
+	if out.settings != nil {
+		var read map[string]any
+		toml.Unmarshal([]byte("value = "+value), &read) // what we print is what we read
+		out.settings = append(out.settings, Setting{out.section + "." + key, read["value"], source})
+	}
+}
+
+// Origins says of each setting that is not the default where it came from: for the supervisor after this one, that goes on with this
+// configuration without having read it.
+func (c *Config) Origins() map[string]string {
+	origins := map[string]string{}
+	for key, from := range c.sources {
+		if from.kind != fromDefault || from.note != "" {
+			origins[key] = from.describe()
+		}
+	}
+	return origins
+}
+
+// SetOrigins takes what Origins gave.
+func (c *Config) SetOrigins(origins map[string]string) {
+	c.sources = map[string]origin{}
+	for key, from := range origins {
+		c.sources[key] = origin{kind: fromFile, name: from}
+	}
 }
 
 // env writes the variables as a table of its own, which therefore stands last in its pool.
 func (out *printer) env(p *Pool) {
-	fmt.Fprintf(out.w, "\n[pool.%s.env]\n", p.Name)
+	fmt.Fprintln(out.w)
+	out.begin("pool." + p.Name + ".env")
 	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
 		value, note := redact(name, p.Env[name])
 		out.line(name, quote(value), out.sources[poolKey(p, "env."+name)], note)

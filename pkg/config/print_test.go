@@ -82,3 +82,50 @@ func TestPrintedConfigHidesSecrets(t *testing.T) {
 		t.Error("printing changed the config")
 	}
 }
+
+// What programs get is what people see: every line of Print, read again.
+func TestSettingsAreTheLinesOfPrint(t *testing.T) {
+	cfg := mustLoad(t, Sources{File: "testdata/full.toml", Env: map[string]string{"SUPERVISOR_POOL_FIRST_ENV": `API_KEY=hunter2 'ODD=a"b\cé'`}})
+	settings := cfg.Settings()
+	lines := 0
+	for line := range strings.Lines(printed(t, cfg)) {
+		if strings.Contains(line, " = ") {
+			lines++
+		}
+	}
+	if len(settings) != lines {
+		t.Errorf("%d settings, %d lines", len(settings), lines)
+	}
+	byKey := map[string]Setting{}
+	for _, s := range settings {
+		if s.Value == nil || s.From == "" {
+			t.Errorf("%+v", s)
+		}
+		byKey[s.Key] = s
+	}
+	pool := "pool." + cfg.Pools[0].Name
+	if s := byKey[pool+".env.API_KEY"]; s.Value != "REDACTED" || s.From != "environment SUPERVISOR_POOL_FIRST_ENV, redacted" {
+		t.Errorf("%+v", s)
+	}
+	if s := byKey[pool+".env.ODD"]; s.Value != `a"b\cé` {
+		t.Errorf("%+v", s)
+	}
+	if s := byKey[pool+".workers"]; s.Value != int64(cfg.Pools[0].Workers) || !strings.HasPrefix(s.From, "testdata/full.toml:") {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A supervisor that goes on with a configuration that it has not read says where the values came from all the same.
+func TestOriginsGoThroughASnapshot(t *testing.T) {
+	file := writeFile(t, "c.toml", "[pool.web]\ncommand = ['x']\nworkers = 'auto'\n")
+	cfg := mustLoad(t, Sources{File: file, Env: map[string]string{"SUPERVISOR_LOGLEVEL": "error"}, Flags: map[string][]string{"env": {"A=a"}}})
+	before := printed(t, cfg)
+	origins := cfg.Origins()
+	if len(origins) > 6 {
+		t.Errorf("the defaults are among them: %v", origins)
+	}
+	cfg.SetOrigins(origins)
+	if after := printed(t, cfg); after != before {
+		t.Errorf("got\n%s\nwant\n%s", after, before)
+	}
+}

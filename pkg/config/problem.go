@@ -113,6 +113,14 @@ func (o origin) String() string {
 	return "default"
 }
 
+// describe says it with what was noted of the value.
+func (o origin) describe() string {
+	if o.note == "" {
+		return o.String()
+	}
+	return o.String() + ", " + o.note
+}
+
 func (o origin) before(other origin) bool {
 	if o.kind != other.kind {
 		return o.kind < other.kind

@@ -63,6 +63,13 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, err
 }
 
+// Config asks for what is in force.
+func (c *Client) Config(ctx context.Context) (Config, error) {
+	var cfg Config
+	err := c.ask(ctx, http.MethodGet, PathConfig, nil, &cfg)
+	return cfg, err
+}
+
 // Reload asks to read the configuration again and to replace all workers. Its error, like those of the methods below, is an *Error when the
 // supervisor did not even begin.
 func (c *Client) Reload(ctx context.Context, r Wait) (Verdict, error) {

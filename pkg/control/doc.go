@@ -3,6 +3,8 @@
 //
 //	GET  /v1/status    Status
 //	GET  /v1/history   HistoryQuery  History; with follow=1 a stream of Events
+//	GET  /v1/config    Config
+//	GET  /v1/logs      LogQuery      Logs; with follow=1 a stream of LogLines
 //	POST /v1/reload    Wait          read the configuration again and replace all workers
 //	POST /v1/upgrade   Wait          replace the supervisor's own program, too
 //	POST /v1/scale     ScaleRequest
@@ -36,6 +38,8 @@ const (
 	PathStop    = "/v1/stop"
 	PathHistory = "/v1/history"
 	PathDump    = "/v1/dump"
+	PathLogs    = "/v1/logs"
+	PathConfig  = "/v1/config"
 
 	PathLive    = "/health/live"
 	PathReady   = "/health/ready"
@@ -159,6 +163,21 @@ type RecycleRequest struct {
 type StopRequest struct {
 	Wait
 	Quick bool `json:"quick"`
+}
+
+// Config is what is in force. What looks like a secret is redacted.
+type Config struct {
+	Generation int       `json:"generation"`
+	Text       string    `json:"text"`  // as --print-config: TOML, with the origin of each value
+	Notes      []string  `json:"notes"` // what is otherwise than this says, in words: what ctl scale has changed
+	Settings   []Setting `json:"settings"`
+}
+
+// Setting is one setting.
+type Setting struct {
+	Key   string `json:"key"`   // pool.web.workers
+	Value any    `json:"value"` // as in the file: durations and sizes are texts
+	From  string `json:"from"`  // "default", "app.toml:17", "environment WORKERS", "flag --workers"
 }
 
 // Error is the body of an answer that is neither a Status nor a Verdict.

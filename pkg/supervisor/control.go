@@ -196,6 +196,8 @@ func guard(next http.Handler) http.Handler {
 func (s *Supervisor) controlRoutes() routes {
 	t := s.healthRoutes()
 	t[control.PathStatus] = route{http.MethodGet, s.answerStatus}
+	t[control.PathConfig] = route{http.MethodGet, s.answerConfig}
+	t[control.PathLogs] = route{http.MethodGet, s.answerLogs}
 	t[control.PathHistory] = route{http.MethodGet, s.answerHistory}
 	t[control.PathReload] = post(s, "reload", func(_ control.Wait, a asker) (string, error) {
 		return s.beginReload(s.note("reload"), a.tell), nil

@@ -656,3 +656,24 @@ func TestControlStatus(t *testing.T) {
 		t.Errorf("%d requests", requests)
 	}
 }
+
+func TestControlConfig(t *testing.T) {
+	pool := onPort(testPool("worker"))
+	pool.Env["DB_PASSWORD"] = "hunter2"
+	_, c := serving(t, pool)
+	ctx := testContext(t)
+	v, err := c.Scale(ctx, control.ScaleRequest{Wait: waiting, Delta: 1})
+	good(t, v, err)
+	cfg, err := c.Config(ctx)
+	if err != nil || cfg.Generation != 1 || !slices.Equal(cfg.Notes, []string{"pool web: scaled by +1, to 2 workers"}) {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+	if !strings.Contains(cfg.Text, "[pool.web]\n") || !strings.Contains(cfg.Text, `DB_PASSWORD`) || strings.Contains(fmt.Sprint(cfg), "hunter2") {
+		t.Errorf("%s", cfg.Text)
+	}
+	if !slices.ContainsFunc(cfg.Settings, func(s control.Setting) bool {
+		return s.Key == "pool.web.workers" && s.Value == 1.0 && s.From == "default"
+	}) {
+		t.Errorf("%+v", cfg.Settings)
+	}
+}

@@ -49,6 +49,7 @@
 //	control.go      the control socket: commands, waits command.go      what they do to pools and workers; status.go what there is
 //	admin.go        health                              endpoint.go     listeners that answer HTTP; places.go their clients
 //	delay.go        drain_delay                         journal.go      what has happened; stream.go for clients that follow
+//	recent.go       what was written lately; logs.go    inforce.go      the configuration in force, for people
 //	dump.go         profiles of workers
 //
 // # Order

@@ -162,6 +162,7 @@ func (in *Inheritance) Config(load func() (*config.Config, error)) (*config.Conf
 	default:
 		in.unused = difference(inForce, cfg)
 	}
+	inForce.SetOrigins(in.before.snapshot.Origins)
 	if err := inForce.ReadAdminToken(os.Getenv); err != nil {
 		complain("the dashboard is closed until a reload finds its token: %v", err)
 	}

@@ -102,7 +102,7 @@ func (p *outputPipe) take(data []byte) {
 	if len(p.partial) > 0 {
 		lines = append(p.partial, lines...)
 	}
-	p.sink.write(p.stream, p.format(lines))
+	p.sink.write(chunk{writer: p.name, stream: p.stream, mode: p.mode, lines: p.format(lines)})
 	p.partial = append([]byte(nil), rest...)
 }
 
@@ -115,12 +115,7 @@ func (p *outputPipe) format(lines []byte) []byte {
 		}
 		switch p.mode {
 		case config.OutputJSON:
-			text, _ := json.Marshal(struct {
-				Time   time.Time `json:"time"`
-				Worker string    `json:"worker"`
-				Stream string    `json:"stream"`
-				Text   string    `json:"text"`
-			}{time.Now(), p.name, [...]string{"stdout", "stderr"}[p.stream], string(bytes.TrimRight(line, "\r\n"))})
+			text, _ := json.Marshal(jsonLine{time.Now(), p.name, streamNames[p.stream], string(bytes.TrimRight(line, "\r\n"))})
 			out = append(append(out, text...), '\n')
 		case config.OutputRaw:
 			out = append(out, line...)
@@ -132,6 +127,14 @@ func (p *outputPipe) format(lines []byte) []byte {
 		}
 	}
 	return out
+}
+
+// jsonLine is a line in the output mode json.
+type jsonLine struct {
+	Time   time.Time `json:"time"`
+	Worker string    `json:"worker"`
+	Stream string    `json:"stream"`
+	Text   string    `json:"text"`
 }
 
 func (p *outputPipe) remember(line []byte) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"supervisor/pkg/config"
+	"supervisor/pkg/control"
 )
 
 // stream is one of the two ways out: the workers' stdout (accesslog), or the workers' stderr and our own log (errorlog).
@@ -17,6 +18,8 @@ const (
 	streamErr
 	numStreams
 )
+
+var streamNames = [numStreams]string{"stdout", "stderr"}
 
 // sinkQueue is how many pieces of output may wait for a slow terminal or disk.
 const sinkQueue = 256
@@ -33,8 +36,9 @@ type sink struct {
 	lostInAll atomic.Uint64
 
 	// Only used by run.
-	files [numStreams]*os.File
-	paths logPaths
+	files  [numStreams]*os.File
+	paths  logPaths
+	recent recent
 }
 
 // logPaths are the files of both streams; "-" or "": stdout and stderr.
@@ -44,13 +48,15 @@ func logPathsOf(cfg *config.Config) logPaths {
 	return logPaths{streamOut: cfg.AccessLog, streamErr: cfg.ErrorLog}
 }
 
-// piece is something to write, or a wish: open the files at these paths, or end. A wish is answered on reply.
+// piece is something to write, or a wish: open the files at these paths, find recent output, or end. A wish is answered on its channel.
 type piece struct {
-	stream stream
-	lines  []byte // whole lines; the sink keeps it
+	chunk  // whole lines; the sink keeps them
 	open   *logPaths
-	end    bool
 	reply  chan<- error
+	find   *control.LogQuery
+	reader *logReader // who wants to have what comes after that, or nil
+	found  chan<- []chunk
+	end    bool
 }
 
 // newSink opens the files and starts writing.
@@ -115,8 +121,14 @@ func (s *sink) run() {
 				return
 			case p.open != nil:
 				p.reply <- s.open(*p.open)
+			case p.find != nil:
+				p.found <- s.recent.find(*p.find)
+				if p.reader != nil {
+					s.recent.readers = append(s.recent.readers, p.reader)
+				}
 			default:
 				s.files[p.stream].Write(p.lines) // a full disk must not stop the service
+				s.recent.keep(p.chunk)
 			}
 		}
 	}
@@ -124,15 +136,16 @@ func (s *sink) run() {
 
 func (s *sink) writeOwn(line []byte) {
 	s.files[streamErr].Write(line)
+	s.recent.keep(chunk{writer: control.SupervisorName, stream: streamErr, mode: config.OutputRaw, lines: line})
 	if n := s.lost.Swap(0); n > 0 {
 		fmt.Fprintf(s.files[streamErr], "supervisor: %d lines of this log found no room and are lost\n", n)
 	}
 }
 
 // write queues whole lines of a worker and waits for room: its pipe holds what a slow reader cannot take.
-func (s *sink) write(to stream, lines []byte) {
+func (s *sink) write(c chunk) {
 	select {
-	case s.pieces <- piece{stream: to, lines: lines}:
+	case s.pieces <- piece{chunk: c}:
 	case <-s.done:
 	}
 }
@@ -154,11 +167,20 @@ func (s *sink) Sync() error { return nil }
 // reopen closes the files and opens these, and tells how it went. It does not wait: the output may be blocked for long.
 func (s *sink) reopen(paths logPaths, tell func(error)) {
 	reply := make(chan error, 1)
+	wish := piece{open: &paths, reply: reply}
+	queued := false
+	select {
+	case s.pieces <- wish: // before anything that a worker writes because it was told to reopen, too
+		queued = true
+	default:
+	}
 	go func() {
-		select {
-		case s.pieces <- piece{open: &paths, reply: reply}:
-		case <-s.done:
-			return
+		if !queued {
+			select {
+			case s.pieces <- wish:
+			case <-s.done:
+				return
+			}
 		}
 		select {
 		case err := <-reply:

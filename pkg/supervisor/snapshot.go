@@ -29,6 +29,7 @@ type snapshot struct {
 	Serials    map[string]int    `json:"serials"` // of the last process, by pool
 	PIDFile    string            `json:"pidfile,omitempty"`
 	Config     json.RawMessage   `json:"config"`            // in force
+	Origins    map[string]string `json:"origins,omitempty"` // where its values came from
 	Since      time.Time         `json:"since,omitzero"`    // when this service started
 	Control    string            `json:"control,omitempty"` // the control socket, if its descriptor is there
 	Admin      string            `json:"admin,omitempty"`   // the admin listener, the same
@@ -163,7 +164,7 @@ func (s *Supervisor) snapshot() bundle {
 	if s.sink != nil {
 		b.snapshot.Ledger.LogLost += s.sink.lostInAll.Load()
 	}
-	b.snapshot.Config = encodeConfig(s.cfg)
+	b.snapshot.Config, b.snapshot.Origins = encodeConfig(s.cfg), s.cfg.Origins()
 	b.snapshot.JournalSeq, b.snapshot.journal = s.journal.seq, s.journal.encoded()
 	if s.pidfile != nil {
 		b.snapshot.PIDFile = s.pidfile.path
