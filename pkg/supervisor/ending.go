@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/control"
+	"supervisor/pkg/scoreboard"
 )
 
 // What a successor that failed leaves behind: workers of its own. They go by themselves, or are ended; until then they may have slot sockets.
@@ -20,12 +21,12 @@ func (s *Supervisor) groupsAreOurs() bool { return s.upgrade == nil && len(s.end
 
 // awaitEnd waits for the workers of a failed successor. They leave by themselves, as their control channel has ended; one that does not within
 // our longest graceful_timeout is hung, and is ended.
-func (s *Supervisor) awaitEnd(workers []processID) {
+func (s *Supervisor) awaitEnd(workers []processID, boards map[int]foreignBoard) {
 	patience := time.Duration(0)
 	for _, p := range s.cfg.Pools {
 		patience = max(patience, p.GracefulTimeout)
 	}
-	s.ending, s.endingTill = workers, time.Now().Add(patience+quitGrace+killGrace)
+	s.ending, s.endingBoards, s.endingTill = slices.Clone(workers), boards, time.Now().Add(patience+quitGrace+killGrace)
 	time.AfterFunc(patience, func() {
 		for _, id := range workers {
 			endForeign(id)
@@ -39,18 +40,37 @@ func (s *Supervisor) lookAtEnding() {
 	if len(s.ending) > 0 && time.Now().After(s.endingTill) {
 		s.log.Error(s.stillEnding() + ", not even by SIGKILL: new connections may go to them")
 		s.record(control.EventDegraded, control.LevelError, "%s, not even by SIGKILL: new connections may go to them", s.stillEnding())
+		for _, id := range s.ending {
+			s.foldForeign(id)
+		}
 		s.ending = nil
 	}
 	s.ending = slices.DeleteFunc(s.ending, func(id processID) bool {
-		p, err := procfs.NewProc(id.PID)
-		if err != nil {
-			return true
+		if p, err := procfs.NewProc(id.PID); err == nil {
+			if stat, err := p.Stat(); err == nil && stat.Starttime == id.StartTime && stat.State != "Z" {
+				return false
+			}
 		}
-		stat, err := p.Stat()
-		return err != nil || stat.Starttime != id.StartTime || stat.State == "Z"
+		s.foldForeign(id)
+		return true
 	})
 	if len(s.ending) > 0 {
 		s.wake(endingInterval)
+	}
+}
+
+// foreignBoard is that of a worker of a successor. If the successor fails, we count what its workers have done: clients were answered.
+type foreignBoard struct {
+	pool  string
+	board *scoreboard.Reader
+}
+
+// foldForeign counts it, once.
+func (s *Supervisor) foldForeign(id processID) {
+	if b, ok := s.endingBoards[id.PID]; ok {
+		delete(s.endingBoards, id.PID)
+		s.tallyOf(b.pool).fold(b.board)
+		b.board.Close()
 	}
 }
 

@@ -64,12 +64,12 @@ func (in *Inheritance) Fail(err error) {
 	}
 }
 
-func (in *Inheritance) say(note successorNote) error {
+func (in *Inheritance) say(note successorNote, fds ...int) error {
 	text, err := json.Marshal(note)
 	if err != nil {
 		return err
 	}
-	return sendPacket(in.conn, text, nil)
+	return sendPacket(in.conn, text, fds)
 }
 
 // fromPredecessor receives the first part of a self-upgrade: everything but the workers.

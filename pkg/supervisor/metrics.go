@@ -129,43 +129,6 @@ func (r *reading) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// emitter makes metrics.
-type emitter struct{ out chan<- prometheus.Metric }
-
-func (e emitter) value(f *family, value float64, labels ...string) {
-	kind := prometheus.GaugeValue
-	if f.kind == kindCounter {
-		kind = prometheus.CounterValue
-	}
-	e.send(f.desc)(prometheus.NewConstMetric(f.desc, kind, value, labels...))
-}
-
-// send sends a metric, or why it cannot be made: a scrape must not end the supervisor.
-func (e emitter) send(desc *prometheus.Desc) func(prometheus.Metric, error) {
-	return func(m prometheus.Metric, err error) {
-		if err != nil {
-			m = prometheus.NewInvalidMetric(desc, err)
-		}
-		e.out <- m
-	}
-}
-
-// histogram takes buckets that are not cumulative, one more than bounds.
-func (e emitter) histogram(desc *prometheus.Desc, bounds []float64, buckets []uint64, sum float64, labels ...string) {
-	cumulated := make(map[float64]uint64, len(bounds))
-	total := uint64(0)
-	for i, n := range buckets {
-		total += n
-		if i < len(bounds) {
-			cumulated[bounds[i]] = total
-		}
-	}
-	for i := len(buckets); i < len(bounds); i++ {
-		cumulated[bounds[i]] = total
-	}
-	e.send(desc)(prometheus.NewConstHistogram(desc, total, sum, cumulated, labels...))
-}
-
 // supervisor gives what is no pool's.
 func (r *reading) supervisor(e emitter) {
 	v := r.view
@@ -181,7 +144,7 @@ func (r *reading) supervisor(e emitter) {
 		e.value(upgrades, float64(v.ledger.Upgrades[verdict]), verdict)
 	}
 	e.value(lastReloadSuccess, oneIf(!v.ledger.ReloadFails))
-	e.histogram(reloadDuration.desc, durationLimits, v.ledger.ReloadTook.Buckets, v.ledger.ReloadTook.Sum.Seconds())
+	e.spread(reloadDuration, durationLimits, v.ledger.ReloadTook.Buckets, v.ledger.ReloadTook.Sum.Seconds())
 	e.value(linesLost, float64(v.ledger.LogLost))
 }
 
@@ -201,8 +164,8 @@ func (r *reading) past(e emitter, p *poolView) {
 	for _, why := range goneReasons {
 		e.value(workerRestarts, float64(past.Gone[why]), p.name, why)
 	}
-	e.histogram(workerBoot.desc, durationLimits, past.Boot.Buckets, past.Boot.Sum.Seconds(), p.name)
-	e.histogram(workerDrain.desc, durationLimits, past.Drain.Buckets, past.Drain.Sum.Seconds(), p.name)
+	e.spread(workerBoot, durationLimits, past.Boot.Buckets, past.Boot.Sum.Seconds(), p.name)
+	e.spread(workerDrain, durationLimits, past.Drain.Buckets, past.Drain.Sum.Seconds(), p.name)
 }
 
 // shownStates are those of living workers; backoff is a slot's.
@@ -214,6 +177,7 @@ var shownStates = []string{
 func (r *reading) present(e emitter, p *poolView, pss map[processID]int64) {
 	e.value(workersDesired, float64(p.status.Wanted), p.name)
 	states := map[string]int{}
+	poolLabel := labelPair("pool", p.name)
 	for _, w := range p.status.Workers {
 		if w.PID == 0 {
 			states[w.State]++
@@ -221,9 +185,11 @@ func (r *reading) present(e emitter, p *poolView, pss map[processID]int64) {
 	}
 	for _, w := range p.workers {
 		states[w.status.State]++
-		e.value(workerUptime, w.status.Age, p.name, w.slot)
+		labels := []*dto.LabelPair{poolLabel, labelPair("worker", w.slot)}
+		show := func(f *family, value float64) { e.sample(f.desc, f.kind, value, labels) }
+		show(workerUptime, w.status.Age)
 		if w.status.Silent > 0 {
-			e.value(workerBeat, w.status.Silent, p.name, w.slot)
+			show(workerBeat, w.status.Silent)
 		}
 		if p.serves {
 			e.value(connections, float64(w.status.Connections), r.view.service, p.name, w.slot)
@@ -232,23 +198,23 @@ func (r *reading) present(e emitter, p *poolView, pss map[processID]int64) {
 			continue
 		}
 		if vital, ok := vitalOf(w.id); ok {
-			e.value(workerCPU, vital.cpu.Seconds(), p.name, w.slot)
-			e.value(workerMemory, float64(vital.memory), p.name, w.slot)
+			show(workerCPU, vital.cpu.Seconds())
+			show(workerMemory, float64(vital.memory))
 			if vital.files >= 0 {
-				e.value(workerFDs, float64(vital.files), p.name, w.slot)
+				show(workerFDs, float64(vital.files))
 			}
 		}
 		if n := pss[w.id]; n > 0 {
-			e.value(workerPSS, float64(n), p.name, w.slot)
+			show(workerPSS, float64(n))
 		}
 	}
 	for _, state := range shownStates {
 		e.value(workersByState, float64(states[state]), p.name, state)
 	}
 	for _, l := range p.listeners {
-		if l.length >= 0 {
-			e.value(queueLength, float64(l.length), p.name, l.name)
-			e.value(queueLimit, float64(l.limit), p.name, l.name)
+		if length, limit, ok := l.queue(); ok {
+			e.value(queueLength, float64(length), p.name, l.name)
+			e.value(queueLimit, float64(limit), p.name, l.name)
 		}
 	}
 }
@@ -268,11 +234,12 @@ func (r *reading) work(e emitter, p *poolView) {
 		if !w.status.Scored {
 			continue
 		}
+		worker := labelPair("worker", w.slot)
 		totals := w.board.Totals() // before the names, as in fold
 		all.Add(totals)
 		speaks := false
 		w.board.EachLabel(func(name []byte, value int64) {
-			speaks = t.take(e, w.slot, name, value) || speaks
+			speaks = t.take(e, worker, name, value) || speaks
 		})
 		if !speaks {
 			plain.Add(totals)
@@ -295,7 +262,7 @@ func (r *reading) work(e emitter, p *poolView) {
 		e.value(requests, float64(plain.Get(scoreboard.Succeeded)), service, p.name, "ok")
 		e.value(requests, float64(plain.Get(scoreboard.Errors)), service, p.name, "5xx")
 		took := float64(plain.Get(scoreboard.Took)) / 1e9
-		e.histogram(requestDuration.desc, latencyBounds, plain.Latency[:], took, service, p.name)
+		e.spread(requestDuration, latencyBounds, plain.Latency[:], took, service, p.name)
 	}
 	if p.status != nil {
 		e.value(requestsInFlight, float64(inFlight), service, p.name)

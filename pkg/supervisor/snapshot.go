@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -38,24 +39,39 @@ type snapshot struct {
 	Workers    []workerSnapshot  `json:"workers,omitempty"` // absent before the hand-over
 	Stored     []string          `json:"stored,omitempty"`  // at the hand-over: descriptors that lie with the manager
 	JournalSeq uint64            `json:"journal_seq,omitempty"`
-	Tallies    map[string]*tally `json:"tallies,omitempty"` // of workers that are gone, by pool: not of those above
 	Ledger     ledger            `json:"ledger,omitzero"`
 
-	// What happened last: read into Journal, and written from journal, in which each event is encoded already.
+	// What workers that are gone did, by pool: not of those above; and what happened last. Both are long and change seldom: they are read into the
+	// fields in capitals, and written from the others, in which each is encoded already.
+	Tallies map[string]*tally `json:"tallies,omitempty"`
+	tallies map[string]*tally
 	Journal []control.Event `json:"journal,omitempty"`
 	journal [][]byte
 }
 
 // encode writes it as JSON.
 func (s snapshot) encode() ([]byte, error) {
-	s.Journal = nil
+	s.Tallies, s.Journal = nil, nil
 	text, err := json.Marshal(s)
-	if err != nil || len(s.journal) == 0 {
-		return text, err
+	if err != nil {
+		return nil, err
 	}
-	text = append(text[:len(text)-1], `,"journal":[`...)
-	text = append(text, bytes.Join(s.journal, []byte{','})...)
-	return append(text, "]}"...), nil
+	text = text[:len(text)-1]
+	if len(s.tallies) > 0 {
+		separator := `,"tallies":{`
+		for _, name := range slices.Sorted(maps.Keys(s.tallies)) { // in order: what is unchanged is not stored again
+			text = append(append(append(text, separator...), strconv.Quote(name)...), ':')
+			text = append(text, s.tallies[name].text...)
+			separator = ","
+		}
+		text = append(text, '}')
+	}
+	if len(s.journal) > 0 {
+		text = append(text, `,"journal":[`...)
+		text = append(text, bytes.Join(s.journal, []byte{','})...)
+		text = append(text, ']')
+	}
+	return append(text, '}'), nil
 }
 
 const snapshotVersion = 1
@@ -156,7 +172,7 @@ func base36(n int) string { return strconv.FormatInt(int64(n), 36) }
 func (s *Supervisor) snapshot() bundle {
 	b := bundle{fds: map[string]int{}, snapshot: snapshot{
 		Version: snapshotVersion, PID: unix.Getpid(), Instance: s.instance, Generation: s.generation, Serials: maps.Clone(s.serials),
-		Tallies: maps.Clone(s.tallies), Ledger: s.ledger.clone(),
+		tallies: maps.Clone(s.tallies), Ledger: s.ledger.clone(),
 	}}
 	for _, t := range s.tallies {
 		t.freeze() // the bundle of a self-upgrade is written outside of the loop

@@ -16,13 +16,13 @@ import (
 
 // The new side of a self-upgrade; upgrade.go is the old one, and has the whole.
 
-// tellSpawned tells the supervisor before us of a worker that it would have to end if we died.
+// tellSpawned tells the supervisor before us of a worker that it would have to end if we died, and whose work it would have to count.
 func (s *Supervisor) tellSpawned(w *worker) {
 	if !s.probation {
 		return
 	}
 	if c, ok := w.proc.(*child); ok {
-		s.heritage.say(successorNote{Spawned: &processID{c.pid, c.startTime}})
+		s.heritage.say(successorNote{Spawned: &processID{c.pid, c.startTime}, Pool: w.id.Pool}, c.boardFD)
 	}
 }
 

@@ -64,18 +64,15 @@ func (s *Supervisor) boundTallies() {
 	}
 }
 
-// freeze makes it one that others may read, and write as JSON.
+// freeze makes it one that others may read, and that has its text: the snapshot is written after every event, and a tally changes with a
+// worker's end.
 func (t *tally) freeze() *tally {
 	if t.text == nil {
-		type plain tally
-		t.text, _ = json.Marshal((*plain)(t)) // numbers and strings only
+		t.text, _ = json.Marshal(t) // numbers and strings only
 	}
 	t.frozen = true
 	return t
 }
-
-// MarshalJSON: the snapshot is written after every event, a tally changes with a worker's end.
-func (t *tally) MarshalJSON() ([]byte, error) { return t.text, nil }
 
 // fold adds what a worker has done. Once for each: when it is buried.
 func (t *tally) fold(board *scoreboard.Reader) {

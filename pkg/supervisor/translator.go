@@ -1,26 +1,28 @@
 package supervisor
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // translator makes metrics of what workers name. It keeps what it has understood from one scrape to the next; a new generation begins anew. Only
 // used by the one who scrapes.
 type translator struct {
 	generation int
-	kinds      map[string]kind // of the families that workers have named: who comes first says what it is
+	named      map[string]*family // by workers: who comes first says what it is
 	pools      map[string]*translation
 }
 
 // translation is one pool's.
 type translation struct {
-	kinds    map[string]kind // the translator's
-	base     prometheus.Labels
+	named    map[string]*family       // the translator's
+	base     []pair                   // labels of every series
 	meanings map[string]*meaning      // by the name that a worker wrote
 	series   map[string]*workerSeries // by family and labels: two programs may write the same one in two ways
 	all      []*workerSeries          // the same
@@ -38,12 +40,13 @@ type meaning struct {
 
 // workerSeries is a counter, a histogram, or a gauge of many workers.
 type workerSeries struct {
-	kind    kind
-	desc    *prometheus.Desc
+	family  *family
+	labels  []*dto.LabelPair // sorted; a gauge's without worker
+	before  int              // how many of them come before worker
 	scale   float64
-	seen    bool   // in this scrape
-	worker  string // that gave this gauge last
-	value   uint64 // of a counter, or of a histogram's sum
+	seen    bool           // in this scrape
+	worker  *dto.LabelPair // that gave this gauge last
+	value   uint64         // of a counter, or of a histogram's sum
 	buckets []*bucket
 }
 
@@ -52,21 +55,20 @@ type bucket struct {
 	n     uint64
 }
 
+// begin begins a scrape.
 func (t *translator) begin(generation int) {
-	if t.pools == nil || t.generation != generation {
-		dropped := map[string]uint64{}
-		for name, p := range t.pools {
-			dropped[name] = p.dropped
-		}
-		t.generation, t.pools = generation, map[string]*translation{}
-		t.kinds = map[string]kind{requests.name: kindCounter, requestDuration.name: kindHistogram}
-		for name, n := range dropped {
-			t.pools[name] = &translation{dropped: n}
-		}
+	if t.pools != nil && t.generation == generation {
+		return
+	}
+	before := t.pools
+	t.generation, t.pools = generation, map[string]*translation{}
+	t.named = map[string]*family{requests.name: requests, requestDuration.name: requestDuration}
+	for name, p := range before {
+		t.pools[name] = &translation{dropped: p.dropped}
 	}
 }
 
-// pool begins a scrape of one pool.
+// pool begins the scrape of one pool.
 func (t *translator) pool(service, name string) *translation {
 	p := t.pools[name]
 	if p == nil {
@@ -74,11 +76,11 @@ func (t *translator) pool(service, name string) *translation {
 		t.pools[name] = p
 	}
 	if p.meanings == nil {
-		p.kinds, p.meanings, p.series = t.kinds, map[string]*meaning{}, map[string]*workerSeries{}
-		p.base = prometheus.Labels{"service": strings.ToValidUTF8(service, "?"), "pool": name}
+		p.named, p.meanings, p.series = t.named, map[string]*meaning{}, map[string]*workerSeries{}
+		p.base = []pair{{"service", strings.ToValidUTF8(service, "?")}, {"pool", name}}
 	}
 	for _, s := range p.all {
-		s.seen, s.worker, s.value = false, "", 0
+		s.seen, s.worker, s.value = false, nil, 0
 		for _, b := range s.buckets {
 			b.n = 0
 		}
@@ -93,7 +95,7 @@ func (t *translation) meaningOf(name string) *meaning {
 		return &meaning{}
 	}
 	m := &meaning{part: partOf(name), http: isHTTP([]byte(name))}
-	t.meanings[strings.Clone(name)] = m
+	t.meanings[name] = m
 	n, err := understand(name)
 	if err == nil {
 		m.series = t.seriesOf(n)
@@ -104,15 +106,7 @@ func (t *translation) meaningOf(name string) *meaning {
 	}
 	if n.part == partBucket {
 		bound, _ := strconv.ParseFloat(n.bound, 64)
-		i, known := slices.BinarySearchFunc(m.series.buckets, bound, func(b *bucket, bound float64) int {
-			switch {
-			case b.bound < bound:
-				return -1
-			case b.bound > bound:
-				return 1
-			}
-			return 0
-		})
+		i, known := slices.BinarySearchFunc(m.series.buckets, bound, func(b *bucket, bound float64) int { return cmp.Compare(b.bound, bound) })
 		if !known {
 			m.series.buckets = slices.Insert(m.series.buckets, i, &bucket{bound: bound})
 		}
@@ -124,7 +118,8 @@ func (t *translation) meaningOf(name string) *meaning {
 // seriesOf gives nil when the family is another kind of thing already, or there is no room.
 func (t *translation) seriesOf(n named) *workerSeries {
 	is := map[part]kind{partGauge: kindGauge, partCounter: kindCounter, partBucket: kindHistogram, partSum: kindHistogram}[n.part]
-	if before, known := t.kinds[n.family]; known && before != is {
+	f := t.named[n.family]
+	if f != nil && f.kind != is {
 		return nil
 	}
 	key := n.family
@@ -133,19 +128,20 @@ func (t *translation) seriesOf(n named) *workerSeries {
 	}
 	s := t.series[key]
 	if s == nil && len(t.all) < maxSeries {
-		labels := prometheus.Labels{}
-		for _, l := range n.labels {
-			labels[l.name] = l.value
+		if f == nil {
+			help := helpOf(n.family)
+			f = &family{name: n.family, kind: is, help: help, desc: prometheus.NewDesc(n.family, help, nil, nil)}
+			t.named[n.family] = f
 		}
-		for name, value := range t.base {
-			labels[name] = value
+		s = &workerSeries{family: f, scale: 1}
+		labels := slices.Concat(n.labels, t.base)
+		slices.SortFunc(labels, func(a, b pair) int { return strings.Compare(a.name, b.name) })
+		for _, l := range labels {
+			if s.labels = append(s.labels, labelPair(l.name, l.value)); l.name < "worker" {
+				s.before++
+			}
 		}
-		var variable []string
-		if is == kindGauge {
-			variable = []string{"worker"}
-		}
-		s = &workerSeries{kind: is, scale: 1, desc: prometheus.NewDesc(n.family, helpOf(n.family), variable, labels)}
-		t.series[key], t.kinds[n.family] = s, is
+		t.series[key] = s
 		t.all = append(t.all, s)
 	}
 	if s != nil && n.part != partBucket { // a bucket's value is a number of things
@@ -164,17 +160,19 @@ func (t *translation) count(name string, n uint64) {
 	m.add(n)
 }
 
-// take takes a value of a living worker, and reports whether it is one of those by which a worker speaks for itself.
-func (t *translation) take(e emitter, worker string, name []byte, value int64) (http bool) {
+// take takes a value of a living worker, whose label is given, and reports whether it is one of those by which a worker speaks for itself.
+func (t *translation) take(e emitter, worker *dto.LabelPair, name []byte, value int64) (http bool) {
 	m := t.meanings[string(name)]
 	if m == nil {
 		m = t.meaningOf(string(name))
 	}
 	t.speaks = t.speaks || m.http
-	if s := m.series; s != nil && s.kind == kindGauge {
-		if s.worker != worker { // the same name twice
+	if s := m.series; s != nil && s.family.kind == kindGauge {
+		if s.worker != worker { // else it came twice
 			s.worker = worker
-			e.send(s.desc)(prometheus.NewConstMetric(s.desc, prometheus.GaugeValue, float64(value)*s.scale, worker))
+			labels := make([]*dto.LabelPair, 0, len(s.labels)+1)
+			labels = append(append(append(labels, s.labels[:s.before]...), worker), s.labels[s.before:]...)
+			e.sample(s.family.desc, kindGauge, float64(value)*s.scale, labels)
 		}
 	} else {
 		m.add(uint64(max(value, 0)))
@@ -200,16 +198,16 @@ func (t *translation) emit(e emitter) {
 	for _, s := range t.all {
 		switch {
 		case !s.seen:
-		case s.kind == kindCounter:
-			e.send(s.desc)(prometheus.NewConstMetric(s.desc, prometheus.CounterValue, float64(s.value)*s.scale))
-		case s.kind == kindHistogram:
-			bounds, counts := make([]float64, 0, len(s.buckets)), make([]uint64, 0, len(s.buckets)+1)
+		case s.family.kind == kindCounter:
+			e.sample(s.family.desc, kindCounter, float64(s.value)*s.scale, s.labels)
+		case s.family.kind == kindHistogram:
+			bounds, counts := make([]float64, 0, len(s.buckets)), make([]uint64, 0, len(s.buckets))
 			for _, b := range s.buckets {
 				if counts = append(counts, b.n); !math.IsInf(b.bound, 1) {
 					bounds = append(bounds, b.bound)
 				}
 			}
-			e.histogram(s.desc, bounds, counts, float64(s.value)*s.scale)
+			e.histogram(s.family.desc, bounds, counts, float64(s.value)*s.scale, s.labels)
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/control"
+	"supervisor/pkg/scoreboard"
 	"supervisor/pkg/sdnotify"
 )
 
@@ -51,16 +52,17 @@ type Flipper interface {
 // succession is what a supervisor knows of those before and after it. Only used by the loop.
 type succession struct {
 	// The old side.
-	flip         Flipper         // nil: no self-upgrade
-	upgrade      *upgrade        // the one that runs, or nil
-	upgradeWaits bool            // another one was asked for, and must wait
-	upgradeNext  []func(Verdict) // who asked for that
-	ending       []processID     // workers of a successor that failed, with slot sockets
-	endingTill   time.Time       // they are awaited
-	handing      *upgrade        // the successor is ready and gets our workers: nothing changes here any more
-	frozen       bool            // their descriptors are on the way: no event is looked at
-	handedOver   bool            // it has them
-	successor    int             // its pid then
+	flip         Flipper              // nil: no self-upgrade
+	upgrade      *upgrade             // the one that runs, or nil
+	upgradeWaits bool                 // another one was asked for, and must wait
+	upgradeNext  []func(Verdict)      // who asked for that
+	ending       []processID          // workers of a successor that failed, with slot sockets
+	endingTill   time.Time            // they are awaited
+	endingBoards map[int]foreignBoard // what they have done, by pid
+	handing      *upgrade             // the successor is ready and gets our workers: nothing changes here any more
+	frozen       bool                 // their descriptors are on the way: no event is looked at
+	handedOver   bool                 // it has them
+	successor    int                  // its pid then
 
 	// The new side.
 	probation  bool // we are the successor, and the supervisor before us has its workers still
@@ -92,7 +94,8 @@ const parentPatience = 10 * time.Second
 type successorNote struct {
 	PID      int           `json:"pid,omitempty"`
 	Patience time.Duration `json:"patience,omitempty"` // how long it may say nothing from now on
-	Spawned  *processID    `json:"spawned,omitempty"`  // a worker of its own
+	Spawned  *processID    `json:"spawned,omitempty"`  // a worker of its own; the memory of its scoreboard comes along
+	Pool     string        `json:"pool,omitempty"`     // of that one
 	Speaks   int           `json:"speaks,omitempty"`   // pid of such a worker, which leaves by itself when its control channel ends
 	Failed   string        `json:"failed,omitempty"`   // why it gives up
 	Taken    bool          `json:"taken,omitempty"`    // it has everything
@@ -112,13 +115,14 @@ type upgrade struct {
 	pid      int               // the successor, once it said so
 	spawned  map[int]processID // its workers that would not go by themselves
 	joined   map[int]processID // all of them: each may hold slot sockets
-	words    string            // why it failed, in its own words
-	limit    time.Duration     // how long it may say nothing
-	patience *time.Timer       // ends it then; later, the hand-over
-	closed   bool              // it has closed its end
-	ready    bool              // it said so: if nobody stopped it, it would take the end of its channel for our death, and take over
-	pausing  bool              // our readers are being stopped: nobody may start them again before that is over
-	lost     string            // why it will not take over; it became known meanwhile
+	boards   map[int]foreignBoard
+	words    string        // why it failed, in its own words
+	limit    time.Duration // how long it may say nothing
+	patience *time.Timer   // ends it then; later, the hand-over
+	closed   bool          // it has closed its end
+	ready    bool          // it said so: if nobody stopped it, it would take the end of its channel for our death, and take over
+	pausing  bool          // our readers are being stopped: nobody may start them again before that is over
+	lost     string        // why it will not take over; it became known meanwhile
 }
 
 // beginUpgrade starts the program on disk beside us, to take everything over, and gives the words for that. One upgrade runs; who asks
@@ -151,7 +155,7 @@ func (s *Supervisor) beginUpgrade(asked ...func(Verdict)) (begun string) {
 		answer(&asked, s.refused("self-upgrade refused: %v", err))
 		return begun
 	}
-	u := &upgrade{asked: asked, began: time.Now(), spawned: map[int]processID{}, joined: map[int]processID{}, limit: patience(s.cfg)}
+	u := &upgrade{asked: asked, began: time.Now(), spawned: map[int]processID{}, joined: map[int]processID{}, boards: map[int]foreignBoard{}, limit: patience(s.cfg)}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err == nil {
 		u.conn = pollable(pair[0], handoverFile)
@@ -266,7 +270,6 @@ func followsFirstChild() string {
 func (s *Supervisor) hearSuccessor(u *upgrade) {
 	for {
 		text, fds, err := receivePacket(u.conn)
-		closeAll(fds)
 		if err != nil { // also when we closed it: then nobody asks any more
 			s.do(func() {
 				u.closed = true
@@ -277,13 +280,17 @@ func (s *Supervisor) hearSuccessor(u *upgrade) {
 			return
 		}
 		var note successorNote
-		if json.Unmarshal(text, &note) == nil {
-			s.do(func() { s.successorSays(u, note) })
+		var board *scoreboard.Reader
+		if err := json.Unmarshal(text, &note); err == nil && note.Spawned != nil && len(fds) == 1 {
+			board, _ = scoreboard.Open(fds[0])
 		}
+		closeAll(fds)
+		s.do(func() { s.successorSays(u, note, board) })
 	}
 }
 
-func (s *Supervisor) successorSays(u *upgrade, note successorNote) {
+// successorSays takes a note. board is that of the worker that it names, or nil.
+func (s *Supervisor) successorSays(u *upgrade, note successorNote, board *scoreboard.Reader) {
 	if s.upgrade == u && !u.ready {
 		u.limit = max(u.limit, note.Patience)
 		u.patience.Reset(u.limit)
@@ -293,6 +300,9 @@ func (s *Supervisor) successorSays(u *upgrade, note successorNote) {
 		u.pid = note.PID
 	case note.Spawned != nil:
 		u.spawned[note.Spawned.PID], u.joined[note.Spawned.PID] = *note.Spawned, *note.Spawned
+		if board != nil {
+			u.boards[note.Spawned.PID] = foreignBoard{note.Pool, board}
+		}
 	case note.Speaks > 0:
 		delete(u.spawned, note.Speaks)
 	case note.Failed != "":
@@ -360,6 +370,6 @@ func (s *Supervisor) upgradeFailed(u *upgrade, err error) {
 	for _, id := range u.spawned { // those that do not hear that their supervisor is gone
 		endForeign(id)
 	}
-	s.awaitEnd(slices.Collect(maps.Values(u.joined)))
+	s.awaitEnd(slices.Collect(maps.Values(u.joined)), u.boards)
 	s.nextReload()
 }

@@ -38,13 +38,6 @@ type workerView struct {
 	ready  time.Time          // zero: not yet
 }
 
-// listenerView is an address.
-type listenerView struct {
-	name   string // of the bind
-	length int    // connections that wait to be accepted, over all slots; -1: unknown
-	limit  int    // how many may wait, over all slots
-}
-
 // takeView asks the loop for a reading. Release it.
 func (s *Supervisor) takeView(ctx context.Context) (*view, error) {
 	var v *view
