@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what tests and benchmarks use beside Go: a C compiler for -race, foreign workers (gunicorn, node, python),
-# the yardsticks (wrk, nginx), Redis and PostgreSQL, and a systemd to try the units in. Only what is missing, only Debian packages.
+# the yardsticks (wrk, nginx), Redis and PostgreSQL, shells to complete in, and a systemd to try the units in. Only what is missing, only Debian packages.
 #
 # usage: scripts/deps.sh           install what is missing
 #        scripts/deps.sh --check   only say what is missing; exit 1 if anything is
@@ -24,6 +24,8 @@ wanted=(
 	aiosmtpd:python3-aiosmtpd
 	systemctl:systemd
 	prometheus:prometheus
+	zsh:zsh
+	fish:fish
 )
 export PATH="$PATH:/usr/sbin:/sbin"
 # Debian keeps the server's programs in a directory per version.

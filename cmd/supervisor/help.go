@@ -16,7 +16,8 @@ const help = `supervisor runs N copies of a server on sockets that it holds, and
 USAGE
    supervisor [flags] -- COMMAND [ARGUMENT…]
    supervisor -c FILE [flags] [-- COMMAND [ARGUMENT…]]
-   supervisor ctl COMMAND                          talk to one that runs: status, reload, scale, …; see ctl --help
+   supervisor ctl COMMAND                          talk to one that runs: status, logs, reload, …; see ctl --help
+   supervisor completion bash|zsh|fish             a script that completes all this in a shell
    supervisor healthcheck                          is it ready? Exit code 0 or 1; see healthcheck --help
 
 EXAMPLES

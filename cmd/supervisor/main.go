@@ -34,10 +34,10 @@ func main() {
 	os.Exit(command(os.Args, os.Environ(), os.Stdout, os.Stderr, run))
 }
 
-// isClient reports whether a command line is one of those that ask a running supervisor: the first word says so. After a flag, or after
+// isClient reports whether a command line is one of those that are about a running supervisor: the first word says so. After a flag, or after
 // --, nothing is a subcommand.
 func isClient(args []string) bool {
-	return len(args) > 1 && (args[1] == "ctl" || args[1] == "healthcheck")
+	return len(args) > 1 && (args[1] == "ctl" || args[1] == "healthcheck" || args[1] == "completion")
 }
 
 // usageError marks a command line that cannot be understood.
@@ -45,6 +45,9 @@ type usageError struct{ error }
 
 // command is main without the process around it: it gives the exit code.
 func command(args, environ []string, stdout, stderr io.Writer, run func(load func() (*config.Config, error)) (int, error)) int {
+	if len(args) > 1 && args[1] == "completion" { // it gets command lines as they are
+		return completion(args[2:], environ, stdout, stderr)
+	}
 	// All that follows -- belongs to the worker. The flag parser never sees it: it would take flags out of it.
 	var workerArgs []string
 	dashes := slices.Index(args, "--")
