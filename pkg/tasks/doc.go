@@ -18,7 +18,7 @@
 //	                from the claim to the end; bell.go waiting; weights.go; stuck.go when it must be replaced; meter.go counts.go
 //	the dead        lease.go being alive; name.go who is who; reap.go; look.go claims that nobody knows of
 //	in Redis        keys.go record.go extra.go; lua/ and scripts.go; connect.go greeting.go check.go which server, and is it good
-//	in Postgres     postgres.go migrate.go; outbox.go archive.go inbox.go; ended.go results.go where ends are kept; upkeep.go what a runner does for it
+//	in Postgres     postgres.go migrate.go; outbox.go relay.go archive.go inbox.go; ended.go results.go where ends are kept; upkeep.go what a runner does for it
 //	operators       queues.go jobs.go detail.go runners.go the Inspector looks; change.go it retries and purges; verify.go the books
 //	tests of users  taskstest/
 //

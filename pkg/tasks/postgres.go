@@ -81,7 +81,7 @@ func fault(err error) error {
 
 // Check reports whether Postgres answers and has the tables.
 func (p *Postgres) Check(ctx context.Context) error {
-	_, err := p.pool.Exec(ctx, `select from tasks_outbox, tasks_archive, tasks_inbox where false`)
+	_, err := p.pool.Exec(ctx, `select tasks_outbox.lane from tasks_outbox, tasks_archive, tasks_inbox where false`)
 	return fault(err)
 }
 

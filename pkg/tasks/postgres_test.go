@@ -249,7 +249,7 @@ func TestARelayKilledBetweenEnqueueAndDeleteRepeatsHarmlessly(t *testing.T) {
 	}
 	c.kill()
 	// Its backend notices the death when it writes: it would hold the rows for a minute.
-	sql(`select pg_terminate_backend(pid) from pg_stat_activity where query like 'delete from tasks_outbox%%' and pid <> pg_backend_pid()`)
+	sql(`select pg_terminate_backend(pid) from pg_stat_activity where query like 'delete from tasks_outbox%%' and wait_event = 'PgSleep'`)
 	until(t, "the killed one has let go", func() bool {
 		_, err := p.pool.Exec(context.Background(), fmt.Sprintf(`set lock_timeout = '100ms'; drop trigger slow_%s on tasks_outbox`, name))
 		return err == nil

@@ -24,21 +24,26 @@ const (
 func (r *Runner) upkeep(ctx context.Context) {
 	away := false
 	pause := upkeepPause
-	for ctx.Err() == nil {
-		err := r.upkeepSession(ctx, func() {
+	tell := func(err error) {
+		if err == nil {
 			pause = upkeepPause
-			if away {
-				away = false
-				r.log.Info("postgres is back")
+		}
+		if is := err != nil; is != away {
+			away = is
+			if is {
+				r.log.Warn("jobs enqueued in transactions wait: postgres or redis does not do its part", zap.Error(err))
+			} else {
+				r.log.Info("postgres and redis do their part again")
 			}
-		})
+		}
+	}
+	relay := newRelay(r.client, r.log)
+	for ctx.Err() == nil {
+		err := r.upkeepSession(ctx, relay, tell)
 		if ctx.Err() != nil {
 			return
 		}
-		if !away && !errors.Is(err, ErrQueueFull) {
-			away = true
-			r.log.Warn("jobs enqueued in transactions wait: postgres or redis does not do its part", zap.Error(err))
-		}
+		tell(err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause/2 + rand.N(pause)):
@@ -47,8 +52,8 @@ func (r *Runner) upkeep(ctx context.Context) {
 	}
 }
 
-// upkeepSession works on one connection until something fails. well is called after each round in which nothing did.
-func (r *Runner) upkeepSession(ctx context.Context, well func()) error {
+// upkeepSession works on one connection until it fails. tell hears after each round what did not go well, nil if all did.
+func (r *Runner) upkeepSession(ctx context.Context, relay *relay, tell func(error)) error {
 	p := r.client.options.Postgres
 	held, err := p.pool.Acquire(ctx)
 	if err != nil {
@@ -68,7 +73,7 @@ func (r *Runner) upkeepSession(ctx context.Context, well func()) error {
 	pruneAt := time.Now().Add(rand.N(pruneEvery)) // not all runners at the same moment
 	for {
 		for more := true; more; {
-			if more, err = p.relay(ctx, r.client, conn, r.log); err != nil {
+			if more, err = relay.batch(ctx, conn); err != nil {
 				return err
 			}
 		}
@@ -83,8 +88,8 @@ func (r *Runner) upkeepSession(ctx context.Context, well func()) error {
 			}
 			pruneAt = time.Now().Add(pruneEvery)
 		}
-		well()
-		wait, cancel := context.WithTimeout(ctx, outboxPoll)
+		tell(relay.trouble())
+		wait, cancel := context.WithTimeout(ctx, relay.next())
 		_, err := conn.WaitForNotification(wait)
 		cancel()
 		if err != nil && (ctx.Err() != nil || conn.IsClosed()) {
