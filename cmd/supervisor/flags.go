@@ -42,6 +42,7 @@ var options = []option{
 	{"error-logfile", "", "FILE", "our log and the workers' stderr; -: stderr", false},
 	{"access-logfile", "", "FILE", "the workers' stdout; -: stdout", false},
 	{"log-level", "", "LEVEL", "debug, info, warning or error", false},
+	{"log-format", "", "FORMAT", "of our own lines: console or json", false},
 	{"holder", "", "", "stay above it and restart it if it crashes; PID 1 does so anyway", false},
 	{"check-config", "", "", "say whether a start or a reload would work, and exit", false},
 	{"print-config", "", "", "print every setting and where it came from, and exit", false},

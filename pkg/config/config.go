@@ -13,6 +13,7 @@ type Config struct {
 	ErrorLog  string // the supervisor's log and the workers' stderr; "-": stderr
 	AccessLog string // the workers' stdout; "-": stdout
 	LogLevel  string // debug, info, warning or error
+	LogFormat string // console or json: of the supervisor's own lines
 	Control   string // path of the control socket; "": by the environment (see ControlPath), "off": none
 	Admin     Bind   // where health endpoints are answered; without a network: nowhere
 	// AdminTokenFile holds the operator's token; "": SUPERVISOR_ADMIN_TOKEN does, or there is none.
@@ -32,6 +33,7 @@ func Defaults() *Config {
 		ErrorLog:  "-",
 		AccessLog: "-",
 		LogLevel:  "info",
+		LogFormat: LogConsole,
 		Service:   "backend",
 		Pools: []*Pool{{
 			Name:             "web",
@@ -157,6 +159,12 @@ type ReplaceMode string
 
 // OutputMode says what becomes of a worker's output.
 type OutputMode string
+
+// Values of the setting logformat.
+const (
+	LogConsole = "console" // a line for people
+	LogJSON    = "json"    // an object a line
+)
 
 // Values of the settings sockets, ready, replace and output.
 const (

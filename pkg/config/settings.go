@@ -22,6 +22,7 @@ var supervisorSettings = []setting[Config]{
 	{"errorlog", textKind{required: true}, "error-logfile", "", func(c *Config) any { return &c.ErrorLog }},
 	{"accesslog", textKind{required: true}, "access-logfile", "", func(c *Config) any { return &c.AccessLog }},
 	{"loglevel", wordKind{"debug", "info", "warning", "error"}, "log-level", "", func(c *Config) any { return &c.LogLevel }},
+	{"logformat", wordKind{LogConsole, LogJSON}, "log-format", "", func(c *Config) any { return &c.LogFormat }},
 	{"control", socketPathKind{}, "", "", func(c *Config) any { return &c.Control }},
 	{"admin", adminKind{}, "", "", func(c *Config) any { return &c.Admin }},
 	{"admin_token_file", textKind{}, "", "", func(c *Config) any { return &c.AdminTokenFile }},

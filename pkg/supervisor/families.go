@@ -80,7 +80,7 @@ var (
 		"Client connections that wait in the kernel to be accepted, over all slots of an address.", "pool", "listener")
 	queueLimit = define(kindGauge, "supervisor_listen_queue_limit",
 		"Client connections that may wait there; beyond that the kernel turns them away.", "pool", "listener")
-	linesLost = define(kindCounter, "supervisor_log_lines_lost_total", "Lines of the supervisor's own log that found no room.")
+	linesLost = define(kindCounter, "supervisor_log_lines_lost_total", "Lines of the logs that found no room: our own, and those of workers that their file did not take.")
 )
 
 func define(k kind, name, help string, labels ...string) *family {

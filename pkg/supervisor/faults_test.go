@@ -365,33 +365,6 @@ func TestMemoryOverTheLimitIsRecycled(t *testing.T) {
 	}
 }
 
-func TestOutputArrivesWholeAndPrefixed(t *testing.T) {
-	const lines = 5000
-	cfg := testConfig(testPool("lines:" + strconv.Itoa(lines)))
-	m := startMaster(t, cfg)
-	var text []byte
-	for deadline := time.Now().Add(eventually); ; time.Sleep(5 * time.Millisecond) {
-		text, _ = os.ReadFile(cfg.AccessLog)
-		if bytes.Count(text, []byte("\n")) >= lines || time.Now().After(deadline) {
-			break
-		}
-		if bytes.Count(text, []byte("\n")) > lines/2 {
-			m.signal(syscall.SIGUSR1) // reopening tears nothing
-		}
-	}
-	i := 0
-	for line := range strings.Lines(string(text)) {
-		want := fmt.Sprintf("[web.0.1] line %d %s\n", i, strings.Repeat("x", i%300))
-		if line != want {
-			t.Fatalf("line %d is %q, want %q", i, line, want)
-		}
-		i++
-	}
-	if i != lines {
-		t.Errorf("%d lines, want %d", i, lines)
-	}
-}
-
 func TestReopenedLogGetsAllThatFollows(t *testing.T) {
 	cfg := testConfig(onPort(testPool("usr1")))
 	m := startMaster(t, cfg)

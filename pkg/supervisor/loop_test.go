@@ -155,7 +155,6 @@ func inWorldThatBoots(t *testing.T, cfg *config.Config, boot func(*fake), f func
 				}
 			}}, nil
 		}
-		w.level = zap.NewAtomicLevel()
 		w.load = func() (*config.Config, error) { return w.next, w.nextErr }
 		for _, pc := range cfg.Pools {
 			w.pools = append(w.pools, &pool{cfg: pc, generation: 1})

@@ -122,7 +122,7 @@ func TestLogQueries(t *testing.T) {
 // A reader that takes nothing costs the sink nothing but a bounded memory, and learns how much he has lost.
 func TestSinkDoesNotWaitForAReader(t *testing.T) {
 	dir := t.TempDir()
-	s, err := newSink(logPaths{filepath.Join(dir, "out"), filepath.Join(dir, "err")})
+	s, err := newSink(logPaths{filepath.Join(dir, "out"), filepath.Join(dir, "err")}, testTuning())
 	if err != nil {
 		t.Fatal(err)
 	}

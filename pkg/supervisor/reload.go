@@ -349,7 +349,7 @@ func (s *Supervisor) commit() {
 	s.reload, s.degraded = nil, ""
 	before := s.cfg
 	s.cfg, s.generation = r.cfg, r.generation
-	s.level.SetLevel(logLevel(r.cfg.LogLevel))
+	s.tune.set(r.cfg)
 	if logPathsOf(before) != logPathsOf(r.cfg) {
 		s.openLogs(logPathsOf(r.cfg))
 	}

@@ -1,13 +1,16 @@
 package supervisor
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"supervisor/pkg/config"
@@ -293,5 +296,47 @@ func TestOurOwnLinesComeThroughAFlood(t *testing.T) {
 		if !strings.Contains(string(text), line) {
 			t.Errorf("the log has no %q", line)
 		}
+	}
+}
+
+// Our own lines change their form with a reload, those of loggers that were made before it, too.
+func TestReloadChangesTheFormatOfTheLog(t *testing.T) {
+	cfg := testConfig(sleeping(testPool("")))
+	cfg.LogFormat = config.LogJSON
+	m := startMaster(t, cfg)
+	m.await("pool serves", 1)
+	before := m.log.Named("part").With(zap.String("fact", "x"))
+	before.Info("of json", zap.Duration("for", 1500*time.Millisecond))
+	people := *cfg
+	people.LogFormat = config.LogConsole
+	m.reload(&people, nil)
+	m.await("reload done", 1)
+	before.Info("of console", zap.Duration("for", 1500*time.Millisecond))
+	m.signal(syscall.SIGTERM)
+	m.wait()
+	text, err := os.ReadFile(cfg.ErrorLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, others := map[string]map[string]any{}, ""
+	for line := range strings.Lines(string(text)) {
+		var object map[string]any
+		if json.Unmarshal([]byte(line), &object) != nil {
+			others += line
+			continue
+		}
+		if others != "" {
+			t.Errorf("an object after the reload: %s", line)
+		}
+		if at, err := time.Parse(time.RFC3339Nano, fmt.Sprint(object["ts"])); err != nil || time.Since(at) > time.Hour || object["level"] == nil || object["logger"] == nil {
+			t.Errorf("%s", line)
+		}
+		objects[fmt.Sprint(object["msg"])] = object
+	}
+	if got := objects["of json"]; got["logger"] != "supervisor.part" || got["fact"] != "x" || got["for"] != 1.5 {
+		t.Errorf("%v", got)
+	}
+	if objects["pool serves"] == nil || !strings.Contains(others, "reload done") || !strings.Contains(others, `of console {"fact": "x", "for": "1.5s"}`) {
+		t.Errorf("objects %v\nand then\n%s", objects, others)
 	}
 }

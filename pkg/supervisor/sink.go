@@ -1,10 +1,13 @@
 package supervisor
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/control"
@@ -32,11 +35,13 @@ type sink struct {
 	own       chan []byte // our own log; it goes before the workers' output
 	pieces    chan piece
 	done      chan struct{} // closed when run has returned
-	lost      atomic.Uint64 // own lines that found no room since the last one that did
+	lost      atomic.Uint64 // lines since the last own one that was written: own ones that found no room, and those that a file did not take
 	lostInAll atomic.Uint64
+	tune      *logTuning // how our own lines look
 
 	// Only used by run.
 	files  [numStreams]*os.File
+	torn   [numStreams]bool // the last write broke off within a line
 	paths  logPaths
 	recent recent
 }
@@ -60,8 +65,8 @@ type piece struct {
 }
 
 // newSink opens the files and starts writing.
-func newSink(paths logPaths) (*sink, error) {
-	s := &sink{own: make(chan []byte, sinkQueue), pieces: make(chan piece, sinkQueue), done: make(chan struct{})}
+func newSink(paths logPaths, tune *logTuning) (*sink, error) {
+	s := &sink{tune: tune, own: make(chan []byte, sinkQueue), pieces: make(chan piece, sinkQueue), done: make(chan struct{})}
 	if err := s.open(paths); err != nil {
 		return nil, err
 	}
@@ -88,7 +93,7 @@ func (s *sink) open(paths logPaths) error {
 		}
 	}
 	closeLogs(s.files)
-	s.files, s.paths = opened, paths
+	s.files, s.paths, s.torn = opened, paths, [numStreams]bool{}
 	return nil
 }
 
@@ -127,7 +132,7 @@ func (s *sink) run() {
 					s.recent.readers = append(s.recent.readers, p.reader)
 				}
 			default:
-				s.files[p.stream].Write(p.lines) // a full disk must not stop the service
+				s.put(p.stream, p.lines)
 				s.recent.keep(p.chunk)
 			}
 		}
@@ -135,11 +140,34 @@ func (s *sink) run() {
 }
 
 func (s *sink) writeOwn(line []byte) {
-	s.files[streamErr].Write(line)
+	before := s.lost.Load()
+	s.put(streamErr, line)
 	s.recent.keep(chunk{writer: control.SupervisorName, stream: streamErr, mode: config.OutputRaw, lines: line})
-	if n := s.lost.Swap(0); n > 0 {
-		fmt.Fprintf(s.files[streamErr], "supervisor: %d lines of this log found no room and are lost\n", n)
+	if before > 0 && s.lost.CompareAndSwap(before, 0) { // this line found room
+		s.put(streamErr, s.tune.line(zap.WarnLevel, "lines of the logs found no room, and are lost", zap.Uint64("lines", before)))
 	}
+}
+
+// put writes whole lines. What the file does not take is counted: a full disk must not stop the service. A line that broke off is ended before
+// the next one begins.
+func (s *sink) put(to stream, lines []byte) {
+	if s.torn[to] {
+		if _, err := s.files[to].Write([]byte("\n")); err != nil {
+			s.lose(bytes.Count(lines, []byte("\n")))
+			return
+		}
+		s.torn[to] = false
+	}
+	n, err := s.files[to].Write(lines)
+	if err != nil {
+		s.lose(bytes.Count(lines[n:], []byte("\n")))
+		s.torn[to] = n > 0 && lines[n-1] != '\n'
+	}
+}
+
+func (s *sink) lose(lines int) {
+	s.lost.Add(uint64(lines))
+	s.lostInAll.Add(uint64(lines))
 }
 
 // write queues whole lines of a worker and waits for room: its pipe holds what a slow reader cannot take.
@@ -155,8 +183,7 @@ func (s *sink) Write(line []byte) (int, error) {
 	select {
 	case s.own <- append([]byte(nil), line...):
 	default:
-		s.lost.Add(1)
-		s.lostInAll.Add(1)
+		s.lose(1)
 	}
 	return len(line), nil
 }

@@ -24,7 +24,7 @@ import (
 type Supervisor struct {
 	// Set once.
 	log      *zap.Logger
-	level    zap.AtomicLevel
+	tune     *logTuning
 	load     func() (*config.Config, error) // reads the configuration again
 	start    func(launch) (process, error)
 	exec     func(hook) (*hookProcess, error) // starts a hook
@@ -104,17 +104,18 @@ var (
 
 // New takes the pidfile, opens the logs and binds every address of the configuration, or none.
 func New(cfg *config.Config, opts Options) (*Supervisor, error) {
-	out, err := newSink(logPathsOf(cfg))
-	if err != nil {
-		return nil, err
-	}
 	if opts.Inherited == nil {
 		opts.Inherited = &Inheritance{}
 	}
-	log, level := newLogger(out, cfg.LogLevel, &opts.Inherited.trial)
+	tune := newLogTuning(cfg, &opts.Inherited.trial)
+	out, err := newSink(logPathsOf(cfg), tune)
+	if err != nil {
+		return nil, err
+	}
+	log := newLogger(out, tune)
 	s := newSupervisor(cfg, log, start)
 	s.exec, s.memory = startHook, machine.Cgroup{}.Memory
-	s.sink, s.level, s.load, s.version = out, level, opts.Load, opts.Version
+	s.sink, s.tune, s.load, s.version = out, tune, opts.Load, opts.Version
 	s.oomSeen = machine.OOMKills()
 	s.begin(opts.Inherited)
 	s.manager = newManager(log, s.probation)
