@@ -107,6 +107,7 @@ func boundsOf(n int, bound func(int) float64) []float64 {
 var workerFamilies = []*family{
 	{name: requests.name, kind: kindCounter, help: requests.help, labels: []string{"service", "pool", "method", "route", "status"}},
 	{name: requestDuration.name, kind: kindHistogram, help: requestDuration.help, labels: []string{"service", "pool", "method", "route"}},
+	ofWorkers(kindCounter, "access_log_lost_total", "Lines of the application's access log that found no room."),
 	ofWorkers(kindCounter, "jobs_enqueued_total", "Jobs that were enqueued.", "queue", "task"),
 	ofWorkers(kindCounter, "jobs_claimed_total", "Jobs that a runner has taken from a queue.", "queue"),
 	ofWorkers(kindCounter, "jobs_processed_total",

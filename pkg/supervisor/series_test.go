@@ -132,3 +132,42 @@ func TestHostileNames(t *testing.T) {
 		}
 	})
 }
+
+// A worker names a bucket when it needs it. On /metrics all series of a histogram have all its bounds nevertheless: sums of them by le are right.
+func TestSeriesOfAHistogramHaveTheSameBounds(t *testing.T) {
+	inWorld(t, shopConfig(fakePool("web", 2)), func(w *world) {
+		m := scraped(w)
+		w.procs[0].writer.Label(`mail_seconds_bucket{to="a",le="1"}`).Add(1)
+		scrape(t, m)
+		w.procs[0].writer.Label(`mail_seconds_bucket{to="b",le="0.5"}`).Add(2)
+		w.procs[1].writer.Label(`mail_seconds_bucket{to="a",le="5"}`).Add(4)
+		w.procs[1].writer.Label(`mail_seconds_bucket{to="a",le="+Inf"}`).Add(8)
+		w.procs[1].writer.Label(`mail_seconds_sum{to="c"}`).Add(1) // no histogram
+		now, _ := scrape(t, m)
+		for series, want := range map[string]float64{
+			`to="a",le="0.5"`: 0, `to="a",le="1"`: 1, `to="a",le="5"`: 5, `to="a",le="+Inf"`: 13,
+			`to="b",le="0.5"`: 2, `to="b",le="1"`: 2, `to="b",le="5"`: 2, `to="b",le="+Inf"`: 2,
+		} {
+			name := `mail_seconds_bucket{pool="web",service="shop",` + series + `}`
+			if got, is := now[name]; !is || got != want {
+				t.Errorf("%s is %v (there: %v), want %v", name, got, is, want)
+			}
+		}
+		if n := now.sum("mail_seconds_count"); n != 15 {
+			t.Errorf("%v in all", n)
+		}
+		for i := range 2 * maxBounds { // and a worker that makes up bounds gets no more than that for each series
+			w.procs[0].writer.Label(fmt.Sprintf(`mail_seconds_bucket{to="b",le="%d"}`, 100+i)).Add(1)
+		}
+		now, _ = scrape(t, m)
+		n := 0
+		for name := range now {
+			if strings.HasPrefix(name, `mail_seconds_bucket{pool="web",service="shop",to="a"`) {
+				n++
+			}
+		}
+		if n != maxBounds {
+			t.Errorf("%d buckets of a series that has four", n)
+		}
+	})
+}

@@ -26,6 +26,7 @@ type translation struct {
 	meanings map[string]*meaning      // by the name that a worker wrote
 	series   map[string]*workerSeries // by family and labels: two programs may write the same one in two ways
 	all      []*workerSeries          // the same
+	bounds   map[*family][]float64    // of all series of a histogram
 	speaks   bool                     // in this scrape: a worker names its requests itself
 	dropped  uint64
 }
@@ -77,6 +78,7 @@ func (t *translator) pool(service, name string) *translation {
 	}
 	if p.meanings == nil {
 		p.named, p.meanings, p.series = t.named, map[string]*meaning{}, map[string]*workerSeries{}
+		p.bounds = map[*family][]float64{}
 		p.base = []pair{{"service", strings.ToValidUTF8(service, "?")}, {"pool", name}}
 	}
 	for _, s := range p.all {
@@ -106,13 +108,38 @@ func (t *translation) meaningOf(name string) *meaning {
 	}
 	if n.part == partBucket {
 		bound, _ := strconv.ParseFloat(n.bound, 64)
-		i, known := slices.BinarySearchFunc(m.series.buckets, bound, func(b *bucket, bound float64) int { return cmp.Compare(b.bound, bound) })
-		if !known {
-			m.series.buckets = slices.Insert(m.series.buckets, i, &bucket{bound: bound})
-		}
-		m.bucket = m.series.buckets[i]
+		m.bucket = m.series.bucket(bound)
+		t.level(m.series.family, bound)
 	}
 	return m
+}
+
+// maxBounds is up to how many bounds the series of a histogram are made alike: a worker that names hundreds shall not have as many for each series.
+const maxBounds = 64
+
+// level gives all series of a histogram this bound. A worker names a bucket when it needs it first, so each series has bounds of its own, and sums of
+// series with different bounds (sum by (le)) would be wrong.
+func (t *translation) level(f *family, bound float64) {
+	bounds := t.bounds[f]
+	i, known := slices.BinarySearch(bounds, bound)
+	if known || len(bounds) >= maxBounds {
+		return
+	}
+	t.bounds[f] = slices.Insert(bounds, i, bound)
+	for _, s := range t.all {
+		if s.family == f {
+			s.bucket(bound)
+		}
+	}
+}
+
+// bucket gives the bucket of that bound.
+func (s *workerSeries) bucket(bound float64) *bucket {
+	i, known := slices.BinarySearchFunc(s.buckets, bound, func(b *bucket, bound float64) int { return cmp.Compare(b.bound, bound) })
+	if !known {
+		s.buckets = slices.Insert(s.buckets, i, &bucket{bound: bound})
+	}
+	return s.buckets[i]
 }
 
 // seriesOf gives nil when the family is another kind of thing already, or there is no room.
@@ -140,6 +167,9 @@ func (t *translation) seriesOf(n named) *workerSeries {
 			if s.labels = append(s.labels, labelPair(l.name, l.value)); l.name < "worker" {
 				s.before++
 			}
+		}
+		for _, bound := range t.bounds[f] {
+			s.bucket(bound)
 		}
 		t.series[key] = s
 		t.all = append(t.all, s)
