@@ -81,7 +81,10 @@ const (
 
 // ctlCommands gives all commands, in the order of the help: first those that look, then those that change something.
 func ctlCommands() []ctlCommand {
-	return []ctlCommand{statusCommand, historyCommand, logsCommand, configCommand, dumpCommand, reloadCommand, upgradeCommand, scaleCommand, recycleCommand, stopCommand}
+	return []ctlCommand{
+		statusCommand, historyCommand, logsCommand, configCommand, dumpCommand, reloadCommand, upgradeCommand, scaleCommand, recycleCommand, drainCommand,
+		undrainCommand, stopCommand,
+	}
 }
 
 // ctlOptions gives the flags of all commands.

@@ -27,7 +27,8 @@ func TestBadCtlCommandLines(t *testing.T) {
 		code          int
 		stderr        string
 	}{
-		{"ctl", "", 64, "which command? status, history, logs, config, dump, reload, upgrade, scale, recycle, stop"},
+		{"ctl", "", 64, "which command? status, history, logs, config, dump, reload, upgrade, scale, recycle, drain, undrain, stop"},
+		{"ctl drain -s " + dir + "/none", "", 64, "drain: what? web.2, web.2.17, or a pool; to replace a worker is what recycle does"},
 		{"ctl relaod", "", 64, `there is no command "relaod"; did you mean reload?`},
 		{"ctl frobnicate", "", 64, `there is no command "frobnicate"; there are status, history, `},
 		{"ctl status web", "", 64, `status: unexpected argument "web"`},

@@ -68,6 +68,9 @@ func writeStatus(out io.Writer, st control.Status, client string) {
 		if p.Scaled != 0 {
 			fmt.Fprintf(out, " (scaled by %+d)", p.Scaled)
 		}
+		if p.Drained > 0 {
+			fmt.Fprintf(out, ", %d drained", p.Drained)
+		}
 		if p.Leaving > 0 {
 			fmt.Fprintf(out, ", %d on the way out", p.Leaving)
 		}
@@ -98,6 +101,9 @@ func writeWorkers(out io.Writer, workers []control.Worker) {
 // note says what is unusual about a worker.
 func note(w control.Worker) string {
 	var notes []string
+	if w.State == "drained" {
+		notes = append(notes, fmt.Sprintf("for %s, until ctl undrain %s or a reload", span(w.Age), w.Name))
+	}
 	if w.Reason != "" {
 		notes = append(notes, w.Reason)
 	}

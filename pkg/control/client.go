@@ -91,6 +91,16 @@ func (c *Client) Recycle(ctx context.Context, r RecycleRequest) (Verdict, error)
 	return c.post(ctx, PathRecycle, r)
 }
 
+// Drain asks to take workers out.
+func (c *Client) Drain(ctx context.Context, r DrainRequest) (Verdict, error) {
+	return c.post(ctx, PathDrain, r)
+}
+
+// Undrain asks to bring them back.
+func (c *Client) Undrain(ctx context.Context, r DrainRequest) (Verdict, error) {
+	return c.post(ctx, PathUndrain, r)
+}
+
 // Stop asks the supervisor to stop.
 func (c *Client) Stop(ctx context.Context, r StopRequest) (Verdict, error) {
 	return c.post(ctx, PathStop, r)

@@ -9,6 +9,8 @@
 //	POST /v1/upgrade   Wait          replace the supervisor's own program, too
 //	POST /v1/scale     ScaleRequest
 //	POST /v1/recycle   RecycleRequest
+//	POST /v1/drain     DrainRequest   take a worker out: its slot stays empty
+//	POST /v1/undrain   DrainRequest   until then, or a reload
 //	POST /v1/stop      StopRequest
 //	POST /v1/dump      DumpRequest   a profile of a worker, or of the supervisor: the answer is the profile itself
 //	GET  /health/live, /health/ready, /health/startup, /metrics: as on the admin listener
@@ -40,6 +42,8 @@ const (
 	PathDump    = "/v1/dump"
 	PathLogs    = "/v1/logs"
 	PathConfig  = "/v1/config"
+	PathDrain   = "/v1/drain"
+	PathUndrain = "/v1/undrain"
 
 	PathLive    = "/health/live"
 	PathReady   = "/health/ready"
@@ -94,6 +98,7 @@ type Pool struct {
 	Wanted     int      `json:"wanted"`  // workers, with what was scaled
 	Ready      int      `json:"ready"`   // workers that serve
 	Leaving    int      `json:"leaving"` // workers on their way out
+	Drained    int      `json:"drained"` // slots that were drained by hand
 	Scaled     int      `json:"scaled"`  // what ctl scale, TTIN and TTOU have added to the configuration
 	Generation int      `json:"generation"`
 	Addresses  []string `json:"addresses"`
@@ -101,11 +106,11 @@ type Pool struct {
 	Workers    []Worker `json:"workers"` // by slot; those that leave come last
 }
 
-// Worker is one process, or a slot that waits for its next one (state "backoff", pid 0).
+// Worker is one process, or a slot without one (pid 0): it waits for its next one (state "backoff"), or was drained by hand ("drained").
 type Worker struct {
 	Name        string  `json:"name"` // web.2.17: pool, slot, serial; web.2 for a slot without a process
 	PID         int     `json:"pid"`
-	State       string  `json:"state"` // starting, ready, draining, quitting, aborting, killing, or backoff
+	State       string  `json:"state"` // starting, ready, draining, quitting, aborting, killing, backoff, or drained
 	Generation  int     `json:"generation"`
 	Age         float64 `json:"age_seconds"`
 	Scored      bool    `json:"scored"` // it keeps a scoreboard (pkg/worker); without one the next four are 0
@@ -125,7 +130,7 @@ type Worker struct {
 // Verdict is how a request ended.
 type Verdict struct {
 	OK         bool      `json:"ok"`
-	What       string    `json:"what"` // reload, upgrade, scale, recycle or stop
+	What       string    `json:"what"` // reload, upgrade, scale, recycle, drain, undrain or stop
 	Text       string    `json:"text"` // one line for people: what came of it, and why
 	Generation int       `json:"generation"`
 	Took       float64   `json:"took_seconds"`
@@ -157,6 +162,12 @@ type ScaleRequest struct {
 type RecycleRequest struct {
 	Wait
 	Target string `json:"target"` // a pool, a slot (web.2), a worker (web.2.17), or "": everything
+}
+
+// DrainRequest takes slots out by hand, or brings them back. A process (web.2.17) stands for its slot, as long as it is there.
+type DrainRequest struct {
+	Wait
+	Target string `json:"target"` // a pool (web), a slot (web.2), a process (web.2.17); "" is everything that is drained, for undrain
 }
 
 // StopRequest is TERM, or INT.

@@ -43,7 +43,7 @@ const (
 	EventReload    = "reload"    // a step of a reload, or its end
 	EventUpgrade   = "upgrade"   // the same of a self-upgrade
 	EventScale     = "scale"     // another number of workers is wanted
-	EventPark      = "park"      // WINCH
+	EventPark      = "park"      // WINCH, or a slot was drained by hand
 	EventStop      = "stop"      // a step of a stop
 	EventDegraded  = "degraded"  // something is not as it should be, and stays so
 	EventRecovered = "recovered" // and now it is

@@ -72,6 +72,8 @@ type poolHealth struct {
 	Name   string `json:"name"`
 	Wanted int    `json:"wanted"`
 	Ready  int    `json:"ready"`
+	// Drained are slots that have no worker because somebody wants it so.
+	Drained int `json:"drained,omitempty"`
 }
 
 // health answers 200, or 503 with what is wrong; also when the loop does not say in time.
@@ -82,7 +84,7 @@ func (s *Supervisor) health(wrong func() string) http.HandlerFunc {
 			h.Reason, h.Uptime = wrong(), time.Since(s.desk.since).Seconds()
 			for _, p := range s.pools {
 				if !p.pending && !p.removed {
-					h.Pools = append(h.Pools, poolHealth{p.cfg.Name, p.wanted(), p.readyCount()})
+					h.Pools = append(h.Pools, poolHealth{p.cfg.Name, p.wanted(), p.readyCount(), len(p.drained())})
 				}
 			}
 		})
@@ -111,7 +113,11 @@ func (s *Supervisor) notReady() string {
 	}
 	var bad []string
 	for _, p := range s.pools {
-		if !p.pending && !p.removed && (!p.serving || p.readyCount() == 0) {
+		switch {
+		case p.pending || p.removed || p.serving && p.readyCount() > 0:
+		case p.onlyDrained(p.wanted()):
+			bad = append(bad, fmt.Sprintf("pool %s is drained by hand (supervisor ctl undrain %s)", p.cfg.Name, p.cfg.Name))
+		default:
 			bad = append(bad, fmt.Sprintf("pool %s has %d of %s ready", p.cfg.Name, p.readyCount(), plural(p.wanted(), "worker")))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -70,6 +71,9 @@ func (s *Supervisor) scaleTo(r control.ScaleRequest, a asker) (string, error) {
 	case n < 1 || n > config.MaxWorkers:
 		return "", refuse(http.StatusBadRequest, "%d is no number of workers: 1 to %d", n, config.MaxWorkers)
 	}
+	if p.onlyDrained(n) {
+		return "", refuse(http.StatusConflict, "nobody would serve: %s drained by hand; ctl undrain %s first", isAre(p.slotNames(p.slots[:n])), p.cfg.Name)
+	}
 	s.setWorkers(p, n)
 	s.await(a, func() (Verdict, bool) { return s.scaled(p, n) })
 	if n == before {
@@ -98,6 +102,9 @@ func (s *Supervisor) setWorkers(p *pool, n int) {
 	before := p.wanted()
 	s.parked = false
 	p.delta = n - p.cfg.Workers
+	for _, sl := range p.slots[min(n, len(p.slots)):] {
+		sl.drained = time.Time{} // if the slot is wanted again, then with a worker
+	}
 	s.log.Info("workers", zap.String("pool", p.cfg.Name), zap.Int("from", before), zap.Int("to", p.wanted()))
 	s.recordPool(p, control.EventScale, control.LevelInfo, "from %d to %s", before, plural(p.wanted(), "worker"))
 }
@@ -111,8 +118,11 @@ func (s *Supervisor) scaled(p *pool, n int) (Verdict, bool) {
 		return s.refused("pool %s was scaled to %s meanwhile", p.cfg.Name, plural(p.wanted(), "worker")), true
 	}
 	var failing []string
+	drained := 0
 	for _, sl := range p.slots[:min(n, len(p.slots))] {
 		switch {
+		case sl.isDrained():
+			drained++
 		case sl.current != nil && sl.current.state == ready:
 		case sl.failures >= firstTries:
 			failing = append(failing, fmt.Sprintf("%s.%d", p.cfg.Name, sl.index))
@@ -132,7 +142,11 @@ func (s *Supervisor) scaled(p *pool, n int) (Verdict, bool) {
 		return s.refused("pool %s: %d of %d workers are ready, %s in a crash loop: %s", p.cfg.Name, n-len(failing), n,
 			isAre(failing), p.lastWords), true
 	}
-	return Verdict{OK: true, Text: fmt.Sprintf("pool %s: %s ready", p.cfg.Name, plural(n, "worker")), Generation: s.generation}, true
+	text := fmt.Sprintf("pool %s: %s ready", p.cfg.Name, plural(n-drained, "worker"))
+	if drained > 0 {
+		text += fmt.Sprintf(", %s drained", isAre(p.slotNames(p.drained())))
+	}
+	return Verdict{OK: true, Text: text, Generation: s.generation}, true
 }
 
 func isAre(names []string) string {

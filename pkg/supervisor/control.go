@@ -207,6 +207,8 @@ func (s *Supervisor) controlRoutes() routes {
 	})
 	t[control.PathScale] = post(s, "scale", s.scaleTo)
 	t[control.PathRecycle] = post(s, "recycle", s.recycleTarget)
+	t[control.PathDrain] = post(s, "drain", s.drainTarget)
+	t[control.PathUndrain] = post(s, "undrain", s.undrainTarget)
 	t[control.PathStop] = post(s, "stop", s.askStop)
 	t[control.PathDump] = route{http.MethodPost, s.answerDump}
 	return t

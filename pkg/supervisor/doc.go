@@ -50,7 +50,7 @@
 //	admin.go        health                              endpoint.go     listeners that answer HTTP; places.go their clients
 //	delay.go        drain_delay                         journal.go      what has happened; stream.go for clients that follow
 //	recent.go       what was written lately; logs.go    inforce.go      the configuration in force, for people
-//	dump.go         profiles of workers
+//	dump.go         profiles of workers                 drained.go      slots without a worker, by hand
 //
 // # Order
 //

@@ -54,7 +54,7 @@ var (
 		"How many things are not as they should be: crash loops, replacements that fail, a rollback that is not complete.")
 	startedAt = define(kindGauge, "supervisor_start_time_seconds", "Unix time at which this service started; a self-upgrade does not change it.")
 
-	workersByState = define(kindGauge, "supervisor_workers", "Worker processes, by state; backoff: slots that wait for their next try.", "pool", "state")
+	workersByState = define(kindGauge, "supervisor_workers", "Worker processes, by state; backoff: slots that wait for their next try; drained: slots that were emptied by hand.", "pool", "state")
 	workersDesired = define(kindGauge, "supervisor_workers_desired", "Workers that the pool should have.", "pool")
 	workerRestarts = define(kindCounter, "supervisor_worker_restarts_total", "Workers that are gone, by the reason why.", "pool", "reason")
 	workerUptime   = define(kindGauge, "supervisor_worker_uptime_seconds", "Seconds since the worker process was started.", "pool", "worker")

@@ -336,7 +336,7 @@ func (s *Supervisor) beginPools() {
 	if in.before == nil {
 		return
 	}
-	s.keepDeltas(in.before.snapshot)
+	s.keepByHand(in.before.snapshot)
 	for _, ps := range in.before.snapshot.Pools {
 		if p := s.poolNamed(ps.Name); p != nil {
 			p.serving = in.conn != nil && p.cfg.Replace == config.ReplaceNever // its worker stays where it is, for now
@@ -351,12 +351,15 @@ func (s *Supervisor) beginPools() {
 	}
 }
 
-// keepDeltas gives the pools what TTIN and TTOU had added, unless workers has changed since.
-func (s *Supervisor) keepDeltas(before snapshot) {
+// keepByHand gives the pools what was changed by hand: what TTIN and TTOU had added, unless workers has changed since, and which slots are drained.
+func (s *Supervisor) keepByHand(before snapshot) {
 	for _, ps := range before.Pools {
 		var was config.Pool
 		if p := s.poolNamed(ps.Name); p != nil && json.Unmarshal(ps.Config, &was) == nil && was.Workers == p.cfg.Workers {
 			p.delta = ps.Delta
+		}
+		if p := s.poolNamed(ps.Name); p != nil {
+			p.keepDrained(ps.Drained)
 		}
 	}
 }

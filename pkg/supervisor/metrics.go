@@ -168,9 +168,10 @@ func (r *reading) past(e emitter, p *poolView) {
 	e.spread(workerDrain, durationLimits, past.Drain.Buckets, past.Drain.Sum.Seconds(), p.name)
 }
 
-// shownStates are those of living workers; backoff is a slot's.
+// shownStates are those of living workers, and two of slots.
 var shownStates = []string{
 	starting.String(), ready.String(), draining.String(), quitting.String(), aborting.String(), killing.String(), stateBackoff,
+	stateDrained,
 }
 
 // present gives what a pool's workers are like now.

@@ -69,6 +69,7 @@ type slot struct {
 	retry    *time.Timer // runs while the slot must wait, else nil
 	waiting  bool        // for retry
 	alone    time.Time   // since then nobody serves its queue; zero: somebody does
+	drained  time.Time   // by hand, then; zero: it is not. See drained.go
 }
 
 // Replacements because of a limit have a pace, else a pool whose limit is reached at once (max_requests = 50 at 40,000 requests a

@@ -23,7 +23,8 @@ const (
 	reasonRollback    reason = "reload-failed"
 	reasonUpgrade     reason = "upgrade"
 	reasonScaleDown   reason = "scale-down"
-	reasonPark        reason = "park" // SIGWINCH
+	reasonPark        reason = "park"  // SIGWINCH
+	reasonDrain       reason = "drain" // by hand: supervisor ctl drain
 	reasonStop        reason = "stop"
 	reasonQuit        reason = "quit" // quick stop
 	reasonLeft        reason = "left" // it said STOPPING=1 of its own will

@@ -71,7 +71,7 @@ func (s *Supervisor) fill(p *pool) {
 			}
 			continue
 		}
-		if sl.current != nil || sl.waiting || !alone && !p.isOpen(sl.index) || s.booting() >= bootsAtOnce() {
+		if sl.current != nil || sl.waiting || sl.isDrained() || !alone && !p.isOpen(sl.index) || s.booting() >= bootsAtOnce() {
 			continue
 		}
 		if p.cfg.Replace == config.ReplaceNever && len(p.leaving) > 0 {
@@ -157,9 +157,11 @@ const firstTries = 3
 
 // firstSet reports whether the pool's first full set is ready. A pool of which no worker ever becomes ready ends the supervisor.
 func (s *Supervisor) firstSet(p *pool) bool {
-	serving, hopeless := 0, 0
+	serving, hopeless, drained := 0, 0, 0
 	for _, sl := range p.slots[:min(p.wanted(), len(p.slots))] {
 		switch {
+		case sl.isDrained():
+			drained++
 		case sl.current != nil && sl.current.state == ready && s.proven(sl.current):
 			serving++
 		case sl.failures >= firstTries:
@@ -172,7 +174,7 @@ func (s *Supervisor) firstSet(p *pool) bool {
 		s.fail(fmt.Errorf("pool %s: %w: %s", p.cfg.Name, ErrNotReady, p.lastWords))
 		return false
 	}
-	return serving > 0
+	return serving > 0 || drained > 0 && hopeless == 0
 }
 
 // allServe reports whether every pool's first full set has been ready.

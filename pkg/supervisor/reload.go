@@ -363,12 +363,16 @@ func (s *Supervisor) commit() {
 	}
 	s.parked = false
 	var old []*worker
+	var back []string
 	order := make([]*pool, 0, len(s.pools))
 	for _, c := range r.changes {
 		p := c.pool
 		order = append(order, p)
 		changed := !reflect.DeepEqual(p.cfg, c.cfg)
 		held := p.sockets
+		if !r.forced {
+			back = append(back, s.undrain(p, p.drained())...)
+		}
 		p.delta, p.pending, p.begun = c.delta(), false, true
 		p.serving = p.serving || !c.keep
 		if !c.keep {
@@ -434,6 +438,9 @@ func (s *Supervisor) commit() {
 	text := fmt.Sprintf("generation %d is in force", s.generation)
 	if len(r.unproven) > 0 {
 		text += fmt.Sprintf(", unproven: the canary of pool %s was asked for nothing while it was watched", strings.Join(r.unproven, ", "))
+	}
+	if len(back) > 0 {
+		text += fmt.Sprintf(", and %s not drained any more", isAre(back))
 	}
 	s.log.Info("reload done", zap.Int("generation", s.generation), zap.Duration("took", took.Round(time.Millisecond)))
 	s.record(control.EventReload, control.LevelInfo, "reload done in %v: %s", took.Round(time.Millisecond), text)

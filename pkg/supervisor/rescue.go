@@ -243,8 +243,8 @@ func (p *pool) stranded(slot int, now time.Time) bool {
 		return true
 	case slot >= len(p.slots):
 		return false // the pool has not begun to start
-	case p.slots[slot].waiting || p.slots[slot].isReady():
-		return true // it waits for its next try, or is suspect
+	case p.slots[slot].waiting || p.slots[slot].isDrained() || p.slots[slot].isReady():
+		return true // it waits for its next try, or for undrain, or is suspect
 	}
 	alone := p.slots[slot].alone
 	return !alone.IsZero() && now.Sub(alone) >= rescueAfter

@@ -49,6 +49,10 @@ func (s *Supervisor) rollBack() {
 				s.drain(w, protocol.DrainMove, reasonRollback)
 			}
 			if w := sl.current; w != nil && w.generation == r.generation && !c.fresh {
+				if sl.isDrained() { // nobody was there before
+					s.empty(c.pool, sl, protocol.DrainMove, reasonRollback)
+					continue
+				}
 				relieved++
 				w.overdue = reasonRollback // why the one who comes relieves it
 			}
@@ -86,7 +90,7 @@ func (s *Supervisor) advanceReturn() {
 		}
 		for _, sl := range p.slots[:min(p.wanted(), len(p.slots))] {
 			w := sl.current
-			if w != nil && w.generation == p.generation && w.state == ready || sl.failures >= firstTries {
+			if w != nil && w.generation == p.generation && w.state == ready || sl.failures >= firstTries || sl.isDrained() {
 				continue
 			}
 			done = false
@@ -157,7 +161,7 @@ func (s *Supervisor) noteRecovery() {
 	}
 	for _, p := range s.pools {
 		for _, sl := range p.slots[:min(p.wanted(), len(p.slots))] {
-			if w := sl.current; w == nil || w.state != ready || w.generation > s.generation {
+			if w := sl.current; !sl.isDrained() && (w == nil || w.state != ready || w.generation > s.generation) {
 				return
 			}
 		}

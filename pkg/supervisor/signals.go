@@ -52,9 +52,16 @@ func (s *Supervisor) signal(sig os.Signal) {
 
 // scale adds or removes workers of the pool that serves an address; of the first one where there are several.
 func (s *Supervisor) scale(delta int) {
-	if p := s.mainPool(); s.stopping == running && p != nil {
-		s.setWorkers(p, max(1, p.wanted()+delta))
+	p := s.mainPool()
+	if s.stopping != running || p == nil {
+		return
 	}
+	n := max(1, p.wanted()+delta)
+	if delta < 0 && p.onlyDrained(n) {
+		s.log.Warn("nobody would serve: all others are drained by hand", zap.String("pool", p.cfg.Name), zap.Int("workers", n))
+		return
+	}
+	s.setWorkers(p, n)
 }
 
 // park drains all workers and keeps the sockets, until HUP or TTIN. With a terminal WINCH only says that somebody resized it.

@@ -77,11 +77,12 @@ func (s snapshot) encode() ([]byte, error) {
 const snapshotVersion = 1
 
 type poolSnapshot struct {
-	Name   string          `json:"name"`
-	Delta  int             `json:"delta"` // TTIN and TTOU
-	Config json.RawMessage `json:"config"`
-	Binds  []bindSnapshot  `json:"binds"`
-	Pin    pinSnapshot     `json:"pin,omitzero"` // without a File: nothing is pinned
+	Name    string            `json:"name"`
+	Delta   int               `json:"delta"`             // TTIN and TTOU
+	Drained map[int]time.Time `json:"drained,omitempty"` // slots that were drained by hand, and when
+	Config  json.RawMessage   `json:"config"`
+	Binds   []bindSnapshot    `json:"binds"`
+	Pin     pinSnapshot       `json:"pin,omitzero"` // without a File: nothing is pinned
 }
 
 // pinSnapshot is what a pool's generation executes: names of descriptors, and the path by which it was found.
@@ -190,6 +191,12 @@ func (s *Supervisor) snapshot() bundle {
 			continue
 		}
 		ps := poolSnapshot{Name: p.cfg.Name, Delta: p.delta, Config: encodeConfig(p.cfg), Pin: p.pin.snapshot(b.fds)}
+		for _, sl := range p.drained() {
+			if ps.Drained == nil {
+				ps.Drained = map[int]time.Time{}
+			}
+			ps.Drained[sl.index] = sl.drained
+		}
 		for _, sockets := range p.sockets {
 			ps.Binds = append(ps.Binds, sockets.snapshot(b.fds))
 		}

@@ -118,6 +118,13 @@ func (p *pool) status(now time.Time) (st control.Pool, processes []*worker) {
 				st.Workers, processes = append(st.Workers, worker), append(processes, w)
 			}
 		}
+		if sl.isDrained() && sl.index < p.wanted() && sl.current == nil {
+			st.Drained++
+			st.Workers = append(st.Workers, control.Worker{
+				Name: slotName(p.cfg.Name, sl.index), State: stateDrained, Generation: p.generation, Age: now.Sub(sl.drained).Seconds(),
+			})
+			processes = append(processes, nil)
+		}
 		if sl.current == nil && sl.next == nil && sl.waiting {
 			st.Workers = append(st.Workers, control.Worker{
 				Name: slotName(p.cfg.Name, sl.index), State: stateBackoff, Generation: p.generation, Failures: sl.failures,
@@ -131,15 +138,18 @@ func (p *pool) status(now time.Time) (st control.Pool, processes []*worker) {
 	return st, processes
 }
 
-// stateBackoff is that of a slot that waits for its next try.
-const stateBackoff = "backoff"
+// States of slots without a process.
+const (
+	stateBackoff = "backoff" // it waits for its next try
+	stateDrained = "drained" // by hand
+)
 
 // slotName names a slot to people, whatever process is in it.
 func slotName(pool string, slot int) string { return pool + "." + strconv.Itoa(slot) }
 
 // degraded says what is not as it should be, for longer than a replacement takes.
 func (p *pool) degraded() string {
-	var bad []string
+	bad := p.sinceDrained()
 	for _, sl := range p.slots[:min(p.wanted(), len(p.slots))] {
 		switch {
 		case sl.failures < firstTries:
@@ -150,7 +160,7 @@ func (p *pool) degraded() string {
 		}
 	}
 	text := strings.Join(bad, ", ")
-	if text != "" && p.lastWords != "" {
+	if len(bad) > len(p.drained()) && p.lastWords != "" {
 		text += ": " + p.lastWords
 	}
 	return text

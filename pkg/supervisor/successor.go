@@ -97,7 +97,7 @@ func (s *Supervisor) takeOver(rest bundle, err error) {
 		stored[name] = true
 	}
 	s.store, _ = newStore(in.before.take(storeDescriptor), stored)
-	s.keepDeltas(rest.snapshot) // TTIN may have come meanwhile
+	s.keepByHand(rest.snapshot) // TTIN may have come meanwhile
 	if err == nil {
 		s.keepTallies(rest.snapshot)
 	} else {

@@ -110,6 +110,9 @@ func (s *Supervisor) startOthers(c *change) bool {
 	all := true
 	p.grow(c.wanted())
 	for _, sl := range p.slots[:c.wanted()] {
+		if r.forced && sl.isDrained() {
+			continue // nobody has asked for this reload
+		}
 		if w := sl.current; w != nil && w.generation == r.generation {
 			all = all && w.state == ready
 			continue

@@ -124,7 +124,7 @@ func (s *Supervisor) keepTallies(before snapshot) {
 // goneReasons are all that a worker's end is counted under: reasons of reason.go, and some that stand for many.
 var goneReasons = []string{
 	"crash", "exit", "oom", "max_requests", "lifetime", "memory", "timeout", "heartbeat", "boot_timeout", "recycle", "reload", "rollback", "upgrade",
-	"scale_down", "left", "other",
+	"scale_down", "drain", "left", "other",
 }
 
 // counted gives the one of goneReasons for a reason; "" for a stop, after which there is nobody to count for.
