@@ -30,7 +30,8 @@ type attempt struct {
 	job     *Job // nil: no handler ever had it
 	ctx     handling
 	end     context.CancelCauseFunc
-	span    *span // nil: its time is not limited
+	span    *span    // nil: its time is not limited
+	uniques *uniques // to be given back before it begins; nil: none
 
 	// The handler's goroutine writes it before it tells the loop; before and after that it is the loop's.
 	ack      ack
@@ -169,11 +170,16 @@ var errGoexit = errors.New("the handler ended its goroutine")
 func (a *attempt) run(r *Runner) {
 	pprof.SetGoroutineLabels(a.slot.labels)
 	result, err := []byte(nil), errGoexit
+	began := false
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 		}
-		a.ack = a.outcome(result, err, r.options.Backoff, r.log)
+		if began {
+			a.ack = a.outcome(result, err, r.options.Backoff, r.log)
+		} else {
+			a.ack = ack{op: opRequeue}
+		}
 		a.returned.Store(true)
 		a.end(nil)
 		if a.job.progress.end() {
@@ -181,7 +187,19 @@ func (a *attempt) run(r *Runner) {
 		}
 		r.returned.put(a)
 	}()
+	if a.uniques != nil && a.uniques.giveBack(r) != nil {
+		return
+	}
+	began = true
 	result, err = r.mux.handler(a.record.name)(&a.ctx, a.job)
+}
+
+// goBack is how a claim ends that comes to nothing: its job goes to the front.
+func (a *attempt) goBack() ack {
+	if a.job != nil {
+		return ack{op: opBack}
+	}
+	return ack{op: opRequeue} // no handler ever had it
 }
 
 // outcome decides how the claim ends. Called when the handler has just returned: what ends its context later does not count.
@@ -200,7 +218,7 @@ func (a *attempt) outcome(result []byte, err error, wait func(int) time.Duration
 	case err == nil:
 		return a.done(rec, result, log)
 	case cause == ErrShutdown || cause == ErrLeaseLost:
-		return ack{op: opRequeue}
+		return ack{op: opBack}
 	}
 	text := strings.ToValidUTF8(err.Error(), "?")
 	// A call that the attempt's own timeout cut off says that Redis is away, too: it counts, or the job would never end.

@@ -97,7 +97,7 @@ func (r *Runner) confirm(a *attempt, answer int64) {
 	case opExpired:
 		r.counts.expired.Add(1)
 		r.measure(a, Expired)
-	case opRequeue:
+	case opRequeue, opBack:
 		r.counts.requeued.Add(1)
 		r.measure(a, Pending)
 	case opDrop:
@@ -120,7 +120,7 @@ func (r *Runner) abandon() {
 				r.stuck--
 			}
 			// The handler's goroutine may write its own end at this moment: this is another.
-			back := &attempt{post: a.post, key: a.key, owner: a.owner, ack: ack{op: opRequeue}}
+			back := &attempt{post: a.post, key: a.key, owner: a.owner, ack: ack{op: opBack}}
 			r.claims[key] = back
 			a.post.acks = append(a.post.acks, back)
 		}

@@ -122,7 +122,7 @@ func (r *Runner) holdBack(x *exchange, terminal map[*attempt]bool) {
 		switch {
 		case !terminal[a]:
 		case x.last:
-			a.ack = ack{op: opRequeue}
+			a.ack = a.goBack()
 		default:
 			x.held = append(x.held, a)
 			continue

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/redis/rueidis"
 )
 
 func TestAJobThatWaitedTooLongExpiresAndOneThatHasBegunDoesNot(t *testing.T) {
@@ -42,6 +44,53 @@ func TestAJobThatWaitedTooLongExpiresAndOneThatHasBegunDoesNot(t *testing.T) {
 		if b := e.rest(); b.Accepted != 3 || b.Expired != 1 || b.Done != 2 || len(began) != 1 || r.Counts().Expired != 1 {
 			t.Errorf("books %+v, began %d, counts %+v", b, len(began), r.Counts())
 		}
+	})
+}
+
+// A runner that stopped took a job to the front which had begun: it has not waited in vain, however late it is. One that had not begun has.
+func TestAJobThatAStopSentBackDoesNotExpire(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		expired := func(id string) {
+			t.Helper()
+			if err := e.do(func(b rueidis.Builder) rueidis.Completed {
+				return b.Setrange().Key(e.lane().job(id)).Offset(83).Value("0000000000001").Build()
+			}).Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := make(chan struct{})
+		mux := NewMux()
+		mux.Handle("x", func(ctx context.Context, _ *Job) ([]byte, error) {
+			close(began)
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		})
+		id := e.enqueue("x", ExpireIn(time.Hour))
+		r := e.run(mux, RunnerOptions{Grace: time.Millisecond})
+		<-began
+		if err := r.halt(); err != nil {
+			t.Error(err)
+		}
+		if s := e.status(id); s.State != Pending || s.Started.IsZero() || s.Attempt != 0 {
+			t.Errorf("%+v", s)
+		}
+		unread := e.enqueue("x", ExpireIn(time.Hour))
+		const name = "elsewhere/1/7-7/1"
+		e.claimAs(name, time.Minute)
+		conn, _ := e.c().calls.get(t.Context())
+		for job, op := range map[string]byte{id: opBack, unread: opRequeue} {
+			a := attempt{key: claimKey{job, 1}, owner: name + "|1|", ack: ack{op: op}}
+			if err := run(t.Context(), conn, e.lane().ack([]*attempt{&a}))[0].Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expired(id)
+		expired(unread)
+		e.run(noting(make(chan string, 10)), RunnerOptions{})
+		e.await(id, Done)
+		e.await(unread, Expired)
+		e.rest()
 	})
 }
 

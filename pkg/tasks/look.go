@@ -70,12 +70,14 @@ func (r *Runner) compare(l look) {
 		if settled[key] || slices.Contains(s.post.open, key.seq) {
 			continue // it has ended meanwhile, or it or its record is on the way
 		}
+		back := ack{op: opBack}
 		if _, unanswered := r.uncertain[key.seq]; unanswered {
+			back.op = opRequeue
 			r.log.Warn("a claim without an answer did happen, its job goes back", zap.String("job", s.id))
 		} else {
 			r.log.Warn("redis does not know that a job has ended, it goes back: a failover, or a file that lost its last writes", zap.String("job", s.id))
 		}
-		a := &attempt{post: s.post, key: key, owner: s.owner.prefix(), ack: ack{op: opRequeue}}
+		a := &attempt{post: s.post, key: key, owner: s.owner.prefix(), ack: back}
 		r.claims[key] = a
 		s.post.acks = append(s.post.acks, a)
 	}

@@ -20,7 +20,7 @@ import (
 //	10     2  crashes: runners that died with it
 //	12     9  timeout of one attempt, ms; 0 none
 //	21    13  enqueued, unix ms of the caller's clock
-//	34    13  start of the last attempt, unix ms of Redis' clock
+//	34    13  start of the last run that ended or was sent back, unix ms of Redis' clock
 //	47    13  finished, unix ms of the runner's or Redis' clock
 //	60     8  keep the result, seconds; 0 the default
 //	68     3  length of the name
@@ -75,9 +75,10 @@ type record struct {
 func (r *record) terminal() bool { return r.state != statePending }
 
 // late reports whether the job should not begin any more. One that has begun has not waited in vain.
-func (r *record) late(now int64) bool {
-	return r.expires > 0 && now > r.expires && r.attempt+r.postponed+r.crashes == 0
-}
+func (r *record) late(now int64) bool { return r.expires > 0 && now > r.expires && !r.begun() }
+
+// begun reports whether the job's handler has begun, as far as its record knows: a runner that died may have been about to.
+func (r *record) begun() bool { return r.attempt+r.postponed+r.crashes > 0 || r.started > 0 }
 
 // overdue reports whether the job's deadline has come.
 func (r *record) overdue(now int64) bool { return r.deadline > 0 && now >= r.deadline }

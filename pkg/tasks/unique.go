@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -103,27 +104,39 @@ func (l lane) uniqueKeys(ctx context.Context, conn rueidis.Client, ids ...string
 	return keys, nil
 }
 
-// releaseBegun gives back the unique keys of jobs that are about to begin, before they do: what changes from then on shall find the key
-// free. A job whose key cannot be given back does not begin.
-func (r *Runner) releaseBegun(l lane, jobs []*attempt) {
-	var keys, ids []string
-	var begun []*attempt
+// uniques are the unique keys of jobs of one claim that are free when these begin: what changes from then on shall find them free. The first
+// job to begin gives all of them back, for by then none of them goes back to its queue without having begun; but if Redis does not answer, they
+// do, and take their keys again (ack.lua).
+type uniques struct {
+	lane lane
+	keys []string
+	ids  []string
+
+	once sync.Once
+	err  error
+}
+
+// freeUniques finds what has to be given back before these jobs begin.
+func freeUniques(l lane, jobs []*attempt) {
+	var u *uniques
 	for _, a := range jobs {
 		if a.extra.scope == UntilStart && a.ack.op == 0 {
-			keys, ids, begun = append(keys, l.unique(a.extra.unique)), append(ids, a.key.id), append(begun, a)
+			if u == nil {
+				u = &uniques{lane: l}
+			}
+			u.keys, u.ids = append(u.keys, l.unique(a.extra.unique)), append(u.ids, a.key.id)
+			a.uniques = u
 		}
 	}
-	if len(begun) == 0 {
-		return
-	}
-	err := r.client.do(r.work, func(ctx context.Context, conn rueidis.Client) error {
-		return run(ctx, conn, releaseScript.call(keys, ids...))[0].Error()
+}
+
+func (u *uniques) giveBack(r *Runner) error {
+	u.once.Do(func() {
+		u.err = r.client.do(r.work, func(ctx context.Context, conn rueidis.Client) error {
+			return run(ctx, conn, releaseScript.call(u.keys, u.ids...))[0].Error()
+		})
 	})
-	if err != nil {
-		for _, a := range begun {
-			a.ack.op = opRequeue
-		}
-	}
+	return u.err
 }
 
 // verifyUnique checks a unique key: what its job has to give back is held by one that has not ended.
@@ -148,8 +161,8 @@ func (b *Books) verifyUnique(ctx context.Context, conn rueidis.Client, l lane, k
 	return nil
 }
 
-// verifyHolder checks that a job that has not ended has the unique key that it must have until then.
-func (b *Books) verifyHolder(ctx context.Context, conn rueidis.Client, l lane, id string, r *record) (err error) {
+// verifyHolder checks that a job has the unique key that it must have until its end, or until it begins.
+func (b *Books) verifyHolder(ctx context.Context, conn rueidis.Client, l lane, id string, r *record, running bool) (err error) {
 	from := int64(headerSize + len(r.name))
 	if r.extra, err = conn.Do(ctx, conn.B().Getrange().Key(l.job(id)).Start(from).End(from+int64(r.extraSize)-1).Build()).AsBytes(); err != nil {
 		return redisError(ctx, err)
@@ -159,15 +172,15 @@ func (b *Books) verifyHolder(ctx context.Context, conn rueidis.Client, l lane, i
 		b.problem("%s: %s", id, err)
 		return nil
 	}
-	if x.scope != UntilDone {
-		return nil // it may have begun
+	if x.scope != UntilDone && (running || r.begun()) {
+		return nil
 	}
 	holder, err := conn.Do(ctx, conn.B().Get().Key(l.unique(x.unique)).Build()).ToString()
 	if err != nil && !rueidis.IsRedisNil(err) {
 		return redisError(ctx, err)
 	}
 	if holder != id {
-		b.problem("%s has not ended, and its unique key %s is held by %q", id, x.unique, holder)
+		b.problem("%s has not ended, or not begun, and its unique key %s is held by %q", id, x.unique, holder)
 	}
 	return nil
 }

@@ -176,6 +176,57 @@ func TestUntilStartAndForAreOverWhenTheySaySo(t *testing.T) {
 	})
 }
 
+// Redis executed that the keys are given back, and its answer was lost: the jobs go back without having begun, and have their keys again. Where
+// another job took one meanwhile, it counts as begun.
+func TestAJobThatGoesBackBeforeItBeganHasItsUniqueKeyAgain(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		l := e.lane()
+		back, taken := e.enqueue("x", Unique("back", UntilStart)), e.enqueue("x", Unique("taken", UntilStart))
+		const name = "elsewhere/1/7-7/1"
+		e.claimAs(name, time.Minute)
+		conn, _ := e.c().calls.get(t.Context())
+		if err := run(t.Context(), conn, releaseScript.call([]string{l.unique("back"), l.unique("taken")}, back, taken))[0].Error(); err != nil {
+			t.Fatal(err)
+		}
+		other := e.enqueue("x", Unique("taken", UntilStart))
+		for id, key := range map[string]string{back: "back", taken: "taken"} {
+			a := attempt{key: claimKey{id, 1}, owner: name + "|1|", ack: ack{op: opRequeue}, record: record{holds: true}, extra: extra{unique: key, scope: UntilStart}}
+			if err := run(t.Context(), conn, l.ack([]*attempt{&a}))[0].Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e.books()
+		if holder := e.duplicate(Unique("back", UntilStart)); holder != back {
+			t.Errorf("%s has the key of %s", holder, back)
+		}
+		if holder := e.duplicate(Unique("taken", UntilStart)); holder != other {
+			t.Errorf("%s has the key of %s", holder, other)
+		}
+		if a, b := e.status(back), e.status(taken); !a.Started.IsZero() || b.Started.IsZero() {
+			t.Errorf("%+v, %+v", a, b)
+		}
+	})
+}
+
+// A runner that does not learn whether the keys were given back begins none of these jobs, and they do later.
+func TestAJobWhoseUniqueKeyIsNotGivenBackForCertainBeginsLater(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, realRedis(t).url())
+	e := newEnv(t, p.url())
+	e.client = e.connect(Options{CallTimeout: time.Second, Patience: 10 * time.Second})
+	var r ran
+	x := e.run(r.mux(), RunnerOptions{})
+	e.await(e.enqueue("x", Unique("first", UntilStart)), Done) // now Redis knows the scripts
+	p.loseAnswer(releaseScript)
+	id := e.enqueue("x", Unique("u", UntilStart))
+	e.await(id, Done)
+	if n := x.Counts(); n.Requeued != 1 || r.of(id) != 1 || p.lost.Load() != 1 {
+		t.Errorf("%+v, ran %d times", n, r.of(id))
+	}
+	e.rest()
+}
+
 // A record that Redis lost, or a failover that brought the key back: nobody would ever give it back.
 func TestAUniqueKeyWhoseHolderIsGoneIsTakenOver(t *testing.T) {
 	t.Parallel()

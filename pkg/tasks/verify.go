@@ -222,7 +222,7 @@ func (b *Books) verifyJob(ctx context.Context, conn rueidis.Client, l lane, id s
 		return 0, nil
 	}
 	if r.holds && !r.terminal() {
-		if err := b.verifyHolder(ctx, conn, l, id, &r); err != nil {
+		if err := b.verifyHolder(ctx, conn, l, id, &r, slices.Contains(where, "act")); err != nil {
 			return 0, err
 		}
 	}

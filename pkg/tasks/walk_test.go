@@ -90,7 +90,10 @@ func (w *walker) claim(n int) {
 // end lets a handler return.
 func (w *walker) end(a *attempt, err error) {
 	if a.ack.op == 0 {
-		a.ctx.Context = w.t.Context()
+		if a.uniques != nil {
+			w.must(a.uniques.giveBack(w.r))
+		}
+		a.ctx.Context, a.job = w.t.Context(), new(Job)
 		a.ack = a.outcome([]byte("result"), err, func(int) time.Duration { return 0 }, zap.NewNop())
 	}
 }
@@ -134,7 +137,7 @@ func (w *walker) step() {
 		for _, a := range acks {
 			w.end(a, []error{nil, nil, errors.New("no luck"), ErrSkipRetry, Again(nil, 1), RetryAfter(nil, 1)}[w.IntN(6)])
 			if w.IntN(8) == 0 {
-				a.ack = ack{op: opRequeue}
+				a.ack = ack{op: []byte{opRequeue, opBack}[w.IntN(2)]}
 			}
 		}
 		w.tell(acks, false)

@@ -8,15 +8,17 @@
 --      r retry:     header, error          the delay is its wait
 --      a again:     header, error          the same, postponed: the attempt does not count
 --      x dead:      header, error          the ttl is the record's
---      q requeue:   -                      to the front, the attempt does not count
+--      q requeue:   -                      to the front, it never began
+--      b back:      -                      to the front, it had begun; the attempt does not count
 --      c cancelled: -                      while its handler ran
 --      e expired:   -                      before it began
 --      n dropped:   -                      was cancelled while it waited, or its record is gone
---      and last for each unique key the number of its job: it is given back if the job ends
+--      and last for each unique key the number of its job: it is given back if the job ends, and taken again if it never began: its
+--      runner may have given it back just before. If another job has it, this one counts as begun
 -- returns per job 1 as asked, 2 ended as cancelled instead, 0 not the owner: nothing changed
 -- It begins with HDEL, which a full Redis admits, so all of it passes. It is written for many jobs that are done: what it does for each
 -- of them costs more than Redis' own work.
-local more = { d = 1, f = 3, r = 2, a = 2, x = 2, q = 0, c = 0, e = 0, n = 0 }
+local more = { d = 1, f = 3, r = 2, a = 2, x = 2, q = 0, b = 0, c = 0, e = 0, n = 0 }
 local n, at = tonumber(ARGV[1]), 2
 local ids, ops, starts, args = {}, {}, {}, {} -- by job; starts: where its kind starts in ARGV, args: what follows its id
 while #ids < n do
@@ -57,7 +59,7 @@ local function note(state, id, record)
   local list = recent[state]
   if #list < most then list[#list + 1] = stamp .. id .. '|' .. name_of(record) end
 end
-local count = {}
+local count, waits = {}, {}
 local function add(what) count[what] = (count[what] or 0) + 1 end
 for i = 1, n do
   if answer[i] == 1 then
@@ -81,7 +83,7 @@ for i = 1, n do
       local priority, claimed = string.match(values[i], '^(%d)|(%d+)', #ARGV[starts[i] + 1] + 1)
       if h == '' then
         add('lost')
-      elseif op == 'q' and state_of(h) == 'c' then
+      elseif (op == 'q' or op == 'b') and state_of(h) == 'c' then
         -- It was cancelled while it waited, and given back unread.
         redis.call('PEXPIRE', key, ttl)
       elseif op == 'c' then
@@ -95,8 +97,10 @@ for i = 1, n do
         redis.call('SET', key, left, 'PX', ttl)
         add('expired')
         note('e', id, left)
-      elseif op == 'q' then
+      elseif op == 'q' or op == 'b' then
+        if op == 'b' then redis.call('SETRANGE', key, STARTED, started_at(claimed)) end
         redis.call('LPUSH', KEYS[tonumber(priority) + 1], id)
+        waits[i] = op == 'q' and claimed
         wake = true
       else
         redis.call('SETRANGE', key, 0, ARGV[a])
@@ -120,7 +124,13 @@ end
 for k = 15 + n, #KEYS do
   local i = tonumber(ARGV[at + k - 15 - n])
   local op = ops[i]
-  if answer[i] > 0 and op ~= 'r' and op ~= 'a' and op ~= 'q' then release(KEYS[k], ids[i]) end
+  if waits[i] then
+    if not redis.call('SET', KEYS[k], ids[i], 'NX') and redis.call('GET', KEYS[k]) ~= ids[i] then
+      redis.call('SETRANGE', KEYS[14 + i], STARTED, started_at(waits[i]))
+    end
+  elseif answer[i] > 0 and op ~= 'r' and op ~= 'a' and op ~= 'q' and op ~= 'b' then
+    release(KEYS[k], ids[i])
+  end
 end
 for what, times in pairs(count) do redis.call('HINCRBY', KEYS[9], what, times) end
 if #recent.d > 0 then remember(KEYS[12], recent.d) end

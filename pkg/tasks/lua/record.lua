@@ -1,5 +1,7 @@
 -- The places of record.go's header that scripts read or write; put before every script that needs them.
 local HEADER = 116
+local STARTED = 34 -- offset, 13 digits
+local function started_at(ms) return string.format('%013.0f', tonumber(ms)) end
 local function state_of(h) return string.sub(h, 2, 2) end
 local function priority_of(h) return string.sub(h, 3, 3) end
 -- "or 0": a record that something else wrote must not stop the script.
@@ -21,7 +23,7 @@ end
 -- begun returns the header with one attempt more, which began at that time.
 local function begun(h, at)
   local attempt = math.min((tonumber(string.sub(h, 5, 7)) or 0) + 1, 999)
-  return string.sub(h, 1, 4) .. string.format('%03d', attempt) .. string.sub(h, 8, 34) .. string.format('%013.0f', tonumber(at)) .. string.sub(h, 48)
+  return string.sub(h, 1, 4) .. string.format('%03d', attempt) .. string.sub(h, 8, STARTED) .. started_at(at) .. string.sub(h, 48)
 end
 -- anew returns the header of a job that has not begun yet, with all the time it wants.
 local function anew(h)
