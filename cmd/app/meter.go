@@ -165,17 +165,28 @@ func (h *histogram) observe(d time.Duration) {
 // queuesEvery is how often the first runner of a pool tells what its queues hold; the others would say the same.
 const queuesEvery = 5 * time.Second
 
-// reportQueues puts what the queues hold on the scoreboard, until ctx ends. While Redis is away the last values stay.
+// reportQueues puts what the queues hold on the scoreboard, until ctx ends: then it is 0, for the largest of what all runners say is taken, and this
+// one may drain for long. While Redis is away the last values stay.
 func reportQueues(ctx context.Context, label func(name string) scoreboard.Label, inspector *tasks.Inspector, queues []string) {
 	tick := time.NewTicker(queuesEvery)
 	defer tick.Stop()
+	said := map[string]scoreboard.Label{}
+	defer func() {
+		for _, l := range said {
+			l.Set(0)
+		}
+	}()
 	for {
 		for _, name := range queues {
 			q, err := inspector.Queue(ctx, name)
 			if err != nil {
 				continue
 			}
-			set := func(series string, value int64) { label(fmt.Sprintf("%s{queue=%q}", series, short(name))).Set(value) }
+			set := func(series string, value int64) {
+				series = fmt.Sprintf("%s{queue=%q}", series, short(name))
+				said[series] = label(series)
+				said[series].Set(value)
+			}
 			oldest, paused := time.Duration(0), int64(0)
 			if !q.Oldest.IsZero() {
 				oldest = max(q.Now.Sub(q.Oldest), 0)
@@ -189,6 +200,7 @@ func reportQueues(ctx context.Context, label func(name string) scoreboard.Label,
 			set("jobs_scheduled", q.Scheduled)
 			set("jobs_dead", q.Dead)
 			set("jobs_paused", paused)
+			set("jobs_runners", q.Runners)
 		}
 		select {
 		case <-tick.C:

@@ -119,7 +119,7 @@ func TestJobsAreOnTheScoreboard(t *testing.T) {
 	go reportQueues(ctx, writer.Label, client.Inspector(), []string{"default", "unknown"})
 	await(map[string]int64{
 		`jobs_in_progress{queue="default"}`: 3, `jobs_running{queue="default"}`: 3, `jobs_queue_length{queue="default"}`: 2,
-		`jobs_scheduled{queue="default"}`: 1, `jobs_dead{queue="default"}`: 1, `jobs_paused{queue="default"}`: 0,
+		`jobs_scheduled{queue="default"}`: 1, `jobs_dead{queue="default"}`: 1, `jobs_paused{queue="default"}`: 0, `jobs_runners{queue="default"}`: 1,
 	})
 	close(hold)
 	await(map[string]int64{`jobs_in_progress{queue="default"}`: 0})
@@ -127,6 +127,7 @@ func TestJobsAreOnTheScoreboard(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+	await(map[string]int64{`jobs_scheduled{queue="default"}`: 0, `jobs_runners{queue="default"}`: 0}) // others say that now
 }
 
 // However many tasks there are, and whatever their names, the scoreboard has room and no name is cut.

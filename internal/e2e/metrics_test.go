@@ -196,6 +196,9 @@ APP_DEBUG = "1"
 		return !strings.HasPrefix(name, "supervisor_worker_restarts_total") || now[name] == 0
 	}))
 	checkMetrics(t, text)
+	if n := now.sum("supervisor_worker_series_dropped_total"); n != 0 || strings.Contains(text, "see their program") {
+		t.Errorf("%v of the app's values are not shown, or have no words: %s", n, text)
+	}
 
 	before := now.sum("http_requests_total")
 	load = startLoad(t, s, loadtest.Mix{KeepAlive: 20, OneShot: 10})

@@ -51,6 +51,10 @@
 //	delay.go        drain_delay                         journal.go      what has happened; stream.go for clients that follow
 //	recent.go       what was written lately; logs.go    inforce.go      the configuration in force, for people
 //	dump.go         profiles of workers                 drained.go      slots without a worker, by hand
+//	tally.go        what workers that are gone did      view.go         one reading of everything
+//	metrics.go      /metrics                            families.go     what is on it; emitter.go how
+//	series.go       what workers name; translator.go    queue.go        connections that wait
+//	vitals.go       /proc for /metrics; proportions.go
 //
 // # Order
 //

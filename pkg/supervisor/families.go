@@ -29,7 +29,7 @@ var (
 	families []*family
 
 	requests = define(kindCounter, "http_requests_total",
-		`Requests that were answered, of workers that do not name this themselves: status is "ok", or "5xx".`, "service", "pool", "status")
+		`Requests that were answered; by method and route where the workers say so, else status is "ok" or "5xx".`, "service", "pool", "status")
 	requestDuration = define(kindHistogram, "http_request_duration_seconds",
 		"Seconds from the begin to the end of a request's handler.", "service", "pool")
 	requestsInFlight = define(kindGauge, "http_requests_in_flight", "Requests whose handlers run now.", "service", "pool")
@@ -103,7 +103,7 @@ func boundsOf(n int, bound func(int) float64) []float64 {
 	return bounds
 }
 
-// workerFamilies are what workers of this house name. What another program names is shown, too, without words about it.
+// workerFamilies are what our own programs name. What another program names is shown, too, without words about it.
 var workerFamilies = []*family{
 	{name: requests.name, kind: kindCounter, help: requests.help, labels: []string{"service", "pool", "method", "route", "status"}},
 	{name: requestDuration.name, kind: kindHistogram, help: requestDuration.help, labels: []string{"service", "pool", "method", "route"}},
@@ -125,6 +125,8 @@ var workerFamilies = []*family{
 	ofWorkers(kindGauge, "jobs_dead", "Jobs that have failed for good and are kept to be looked at; take the max.", "worker", "queue"),
 	ofWorkers(kindGauge, "jobs_paused", "1 when the queue is paused, else 0; take the max.", "worker", "queue"),
 	ofWorkers(kindGauge, "jobs_runners", "Runners that are alive, of all machines; take the max.", "worker", "queue"),
+	ofWorkers(kindGauge, "job_runner_up", "1 when this runner's claims come through, else 0.", "worker"),
+	ofWorkers(kindCounter, "access_log_lost_total", "Lines of the access log that were lost."),
 	ofWorkers(kindGauge, "db_pool_connections", "Connections of this process to the database, by state.", "worker", "state"),
 	ofWorkers(kindGauge, "db_pool_max_connections", "Connections to the database that this process may have.", "worker"),
 	ofWorkers(kindHistogram, "db_pool_acquire_duration_seconds", "Seconds that were waited for a connection to the database."),
