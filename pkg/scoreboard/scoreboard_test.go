@@ -183,3 +183,47 @@ func BenchmarkOldest(b *testing.B) {
 		r.Oldest()
 	}
 }
+
+// A worker of before there were these counters: good answers and the time that all took are derived.
+func TestTotalsOfAnOlderWorker(t *testing.T) {
+	w, r := NewMemory(Settings{})
+	c := w.Open()
+	for range 8 {
+		c.Begin(w.Now())
+		c.End(800 * time.Microsecond) // in the bucket from 0.5 to 1 ms
+	}
+	c.Add(Errors, 2)
+	c.Add(Succeeded, 6)
+	now := r.Totals()
+	if now.Get(Took) != uint64(8*800*time.Microsecond) || now.Get(Succeeded) != 6 {
+		t.Errorf("%+v", now)
+	}
+	for s := range Shards {
+		for _, counter := range []Counter{Succeeded, Took} {
+			*w.mem.counter(s, counter) = 0
+		}
+	}
+	w.mem.store(offCounts, 0)
+	old := r.Totals()
+	if old.Get(Took) != uint64(8*750*time.Microsecond) || old.Get(Succeeded) != 6 {
+		t.Errorf("derived: %+v", old)
+	}
+}
+
+// The worker's words are numbers only: sizes beyond the table lead nowhere.
+func TestLabelsOfAHostileWorker(t *testing.T) {
+	w, r := NewMemory(Settings{})
+	w.Label("first_total").Add(1)
+	w.mem.store(offLabels+8, 1<<60) // the name's length
+	w.mem.store(offLabelled, 1<<60) // how many there are
+	n := 0
+	r.EachLabel(func(name []byte, value int64) {
+		if n == 0 && (len(name) != labelText || !strings.HasPrefix(string(name), "first_total\x00") || value != 1) {
+			t.Errorf("%q is %d", name, value)
+		}
+		n++
+	})
+	if n != MaxLabels {
+		t.Errorf("%d labels", n)
+	}
+}

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -8,8 +9,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -254,6 +257,74 @@ func TestWorkerSpeaksForItself(t *testing.T) {
 			one.exit(exitStatus{})
 			two.exit(exitStatus{})
 			w.after(time.Second)
+		}
+	})
+}
+
+// The scoreboard's own counts are exact, too: of workers on net/http, which learn the status of an answer when it is written.
+func TestRequestsOfNetHTTPAreExact(t *testing.T) {
+	pool := onPort(testPool("worker"))
+	pool.Workers = 2
+	cfg := testConfig(pool)
+	m := startMaster(t, cfg)
+	m.await("pool serves", 1)
+	addr := m.addr()
+	var asked sync.WaitGroup
+	const clients, each = 8, 40
+	for range clients {
+		asked.Go(func() {
+			for range each {
+				if _, err := get(addr, "/"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	m.reload(cfg, nil)
+	m.await("reload done", 1)
+	asked.Wait()
+	now, _ := scrape(t, m.scraper)
+	if ok, bad := now.sum("http_requests_total", `status="ok"`), now.sum("http_requests_total", `status="5xx"`); ok != clients*each || bad != 0 {
+		t.Errorf("%v and %v, want %d good ones", ok, bad, clients*each)
+	}
+	if n, sum := now.sum("http_request_duration_seconds_count"), now.sum("http_request_duration_seconds_sum"); n != clients*each || sum <= 0 {
+		t.Errorf("%v observations, %v seconds", n, sum)
+	}
+}
+
+// A scrape while the loop stands still, and scrapes beyond those that may wait, end with 503; the rest of the world goes on.
+func TestScrapeDoesNotWaitForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		released := make(chan struct{})
+		m := newScraper(zap.NewNop(), func(ctx context.Context) (*view, error) {
+			select {
+			case <-released:
+				return &view{}, nil
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		}, "v1")
+		codes := make(chan int, 3*mostAnswers)
+		ask := func() {
+			answer := httptest.NewRecorder()
+			m.answer(answer, httptest.NewRequest(http.MethodGet, control.PathMetrics, nil))
+			codes <- answer.Code
+		}
+		for range cap(codes) {
+			go ask()
+		}
+		began := time.Now()
+		for range cap(codes) {
+			if code := <-codes; code != http.StatusServiceUnavailable {
+				t.Errorf("status %d", code)
+			}
+		}
+		if took := time.Since(began); took != scrapePatience {
+			t.Errorf("it took %v", took)
+		}
+		close(released)
+		if ask(); <-codes != http.StatusOK {
+			t.Error("nobody is answered any more")
 		}
 	})
 }

@@ -29,8 +29,8 @@ type tally struct {
 const (
 	// maxSeries bounds the names that a tally keeps: each generation of a program may bring other ones.
 	maxSeries = 4 * scoreboard.MaxLabels
-	// maxTallies bounds the names of pools that are no more.
-	maxTallies = 64
+	// maxTallies bounds the names of pools that are no more. All must fit into a snapshotPlace: a full one takes a quarter of a megabyte.
+	maxTallies = 16
 )
 
 // tallyOf gives the tally of a pool's name, to change it.

@@ -51,6 +51,12 @@
 // stop the clock. Streams, WebSockets and hijacked connections have no deadline once their first byte is out; NoDeadline and Extend change
 // it for one request. A handler that still runs timeout_grace later makes the worker write its stacks, once, and ask to be replaced.
 //
+// # Figures
+//
+// Requests, connections, bytes and durations are counted on the scoreboard without anybody's doing; the supervisor shows them on /metrics, added up over
+// all workers that the pool has and had. A program that counts more names it by Worker.Label: package scoreboard says what a name means. One that names
+// http_requests_total itself, by route for instance, is not counted twice.
+//
 // # Limits
 //
 //   - TLS inside this process: its keys cannot move. Such a connection is served to the end of its drain, with Connection: close; it gets
