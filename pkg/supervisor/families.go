@@ -126,7 +126,6 @@ var workerFamilies = []*family{
 	ofWorkers(kindGauge, "jobs_paused", "1 when the queue is paused, else 0; take the max.", "worker", "queue"),
 	ofWorkers(kindGauge, "jobs_runners", "Runners that are alive, of all machines; take the max.", "worker", "queue"),
 	ofWorkers(kindGauge, "job_runner_up", "1 when this runner's claims come through, else 0.", "worker"),
-	ofWorkers(kindCounter, "access_log_lost_total", "Lines of the access log that were lost."),
 	ofWorkers(kindGauge, "db_pool_connections", "Connections of this process to the database, by state.", "worker", "state"),
 	ofWorkers(kindGauge, "db_pool_max_connections", "Connections to the database that this process may have.", "worker"),
 	ofWorkers(kindHistogram, "db_pool_acquire_duration_seconds", "Seconds that were waited for a connection to the database."),
