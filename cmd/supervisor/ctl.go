@@ -82,8 +82,8 @@ const (
 // ctlCommands gives all commands, in the order of the help: first those that look, then those that change something.
 func ctlCommands() []ctlCommand {
 	return []ctlCommand{
-		statusCommand, historyCommand, logsCommand, configCommand, dumpCommand, reloadCommand, upgradeCommand, scaleCommand, recycleCommand, drainCommand,
-		undrainCommand, stopCommand,
+		statusCommand, workersCommand, topCommand, historyCommand, logsCommand, configCommand, dumpCommand,
+		reloadCommand, upgradeCommand, scaleCommand, recycleCommand, drainCommand, undrainCommand, stopCommand,
 	}
 }
 

@@ -27,10 +27,10 @@ func TestBadCtlCommandLines(t *testing.T) {
 		code          int
 		stderr        string
 	}{
-		{"ctl", "", 64, "which command? status, history, logs, config, dump, reload, upgrade, scale, recycle, drain, undrain, stop"},
+		{"ctl", "", 64, "which command? status, workers, top, history, logs, config, dump, reload, upgrade, scale, recycle, drain, undrain, stop"},
 		{"ctl drain -s " + dir + "/none", "", 64, "drain: what? web.2, web.2.17, or a pool; to replace a worker is what recycle does"},
 		{"ctl relaod", "", 64, `there is no command "relaod"; did you mean reload?`},
-		{"ctl frobnicate", "", 64, `there is no command "frobnicate"; there are status, history, `},
+		{"ctl frobnicate", "", 64, `there is no command "frobnicate"; there are status, workers, `},
 		{"ctl status web", "", 64, `status: unexpected argument "web"`},
 		{"ctl recycle web jobs", "", 64, `recycle: unexpected argument "jobs"`},
 		{"ctl status --tiemout 5", "", 64, "unknown flag --tiemout; did you mean --timeout?"},
@@ -39,6 +39,8 @@ func TestBadCtlCommandLines(t *testing.T) {
 		{"ctl history -n few -s " + dir + "/none", "", 64, `-n: "few" is no number`},
 		{"ctl history -n -1 -s " + dir + "/none", "", 64, `-n: "-1" is no number`},
 		{"ctl history --kind crsh -s " + dir + "/none", "", 64, `there is no event "crsh"; did you mean crash?`},
+		{"ctl top --sort cpo -s " + dir + "/none", "", 64, `--sort: there is no order "cpo"; did you mean cpu?`},
+		{"ctl top web", "", 64, `top: unexpected argument "web"`},
 		{"ctl history --all --kind crash -s " + dir + "/none", "", 64, "one at a time"},
 		{"ctl reload --quick", "", 64, "reload does not take --quick"},
 		{"ctl reload --wait=perhaps", "", 64, `flag --wait: "perhaps" is neither true nor false`},

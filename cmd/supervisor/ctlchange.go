@@ -79,7 +79,7 @@ func (c *client) verdict(v control.Verdict, err error) error {
 	if err != nil {
 		return err
 	}
-	out, text := c.stdout, v.Text
+	out, text := c.stdout, plainLines(v.Text)
 	if !v.OK {
 		out = c.stderr
 		text = "supervisor ctl: " + text

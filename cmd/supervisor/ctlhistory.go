@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/control"
@@ -196,17 +195,4 @@ func (t *eventTable) write(e control.Event) error {
 	}
 	_, err := io.WriteString(t.to, line.String())
 	return err
-}
-
-// plain makes what a worker wrote harmless to a terminal.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t', r == '\n':
-			return ' '
-		case unicode.IsControl(r), r == unicode.ReplacementChar, unicode.Is(unicode.Bidi_Control, r):
-			return '?'
-		}
-		return r
-	}, text)
 }

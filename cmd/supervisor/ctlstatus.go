@@ -35,14 +35,7 @@ const (
 // writeStatus prints a status for people. client is our own version, which is worth a line when the supervisor has another one: it runs what
 // was on disk when it started, and an upgrade is what it lacks.
 func writeStatus(out io.Writer, st control.Status, client string) {
-	ready := "ready"
-	if !st.Ready {
-		ready = "not ready"
-		if st.NotReady != "" && st.State != control.StateStopping {
-			ready += " (" + st.NotReady + ")"
-		}
-	}
-	fmt.Fprintf(out, "supervisor %d: %s, %s, generation %d, up %s\n", st.PID, st.State, ready, st.Generation, span(st.Uptime))
+	fmt.Fprintln(out, headline(st))
 	if st.Version != "" {
 		fmt.Fprintf(out, "version %s", st.Version)
 		if st.Version != client {
@@ -50,19 +43,7 @@ func writeStatus(out io.Writer, st control.Status, client string) {
 		}
 		fmt.Fprintln(out)
 	}
-	if r := st.Reload; r != nil {
-		fmt.Fprintf(out, "a reload to generation %d runs for %s (%s)", r.Generation, span(r.Age), r.Step)
-		if r.Queued {
-			fmt.Fprint(out, ", another one waits for it")
-		}
-		fmt.Fprintln(out)
-	}
-	if v := st.Last; v != nil {
-		fmt.Fprintf(out, "last %s, %s ago: %s\n", v.What, span(time.Since(v.At).Seconds()), v.Text)
-	}
-	for _, text := range st.Degraded {
-		fmt.Fprintf(out, "degraded: %s\n", text)
-	}
+	writeTrouble(out, st)
 	for _, p := range st.Pools {
 		fmt.Fprintf(out, "\npool %s: %d of %d ready", p.Name, p.Ready, p.Wanted)
 		if p.Scaled != 0 {
@@ -79,6 +60,35 @@ func writeStatus(out io.Writer, st control.Status, client string) {
 		}
 		fmt.Fprintln(out)
 		writeWorkers(out, p.Workers)
+	}
+}
+
+// headline says in one line how a supervisor is.
+func headline(st control.Status) string {
+	ready := "ready"
+	if !st.Ready {
+		ready = "not ready"
+		if st.NotReady != "" && st.State != control.StateStopping {
+			ready += " (" + st.NotReady + ")"
+		}
+	}
+	return fmt.Sprintf("supervisor %d: %s, %s, generation %d, up %s", st.PID, st.State, ready, st.Generation, span(st.Uptime))
+}
+
+// writeTrouble says what goes on, and what is not as it should be.
+func writeTrouble(out io.Writer, st control.Status) {
+	if r := st.Reload; r != nil {
+		fmt.Fprintf(out, "a reload to generation %d runs for %s (%s)", r.Generation, span(r.Age), r.Step)
+		if r.Queued {
+			fmt.Fprint(out, ", another one waits for it")
+		}
+		fmt.Fprintln(out)
+	}
+	if v := st.Last; v != nil {
+		fmt.Fprintf(out, "last %s, %s ago: %s\n", v.What, span(time.Since(v.At).Seconds()), plain(v.Text))
+	}
+	for _, text := range st.Degraded {
+		fmt.Fprintf(out, "degraded: %s\n", plain(text))
 	}
 }
 

@@ -73,6 +73,10 @@ type Status struct {
 	Reload     *Reload   `json:"reload,omitempty"`   // under way
 	Last       *Verdict  `json:"last_verdict,omitempty"`
 	Pools      []Pool    `json:"pools"`
+
+	// LatencyBounds are those of all Latency: what is counted at i took up to LatencyBounds[i] seconds; what took longer than the last one is counted
+	// behind it.
+	LatencyBounds []float64 `json:"latency_bounds_seconds"`
 }
 
 // States of a supervisor.
@@ -104,6 +108,16 @@ type Pool struct {
 	Addresses  []string `json:"addresses"`
 	Degraded   string   `json:"degraded,omitempty"`
 	Workers    []Worker `json:"workers"` // by slot; those that leave come last
+	Queued     int      `json:"queued"`  // connections that wait to be accepted; -1: unknown
+	Work       Work     `json:"work"`
+}
+
+// Work is what all workers of a pool have done that it has and had, as far as they keep a scoreboard: it never goes down, also over reloads
+// and self-upgrades.
+type Work struct {
+	Requests uint64   `json:"requests"`
+	Errors   uint64   `json:"errors"` // answers with a status from 500
+	Latency  []uint64 `json:"latency"`
 }
 
 // Worker is one process, or a slot without one (pid 0): it waits for its next one (state "backoff"), or was drained by hand ("drained").
@@ -120,11 +134,14 @@ type Worker struct {
 	Oldest      float64 `json:"oldest_request_seconds"` // how long the oldest request has been without a byte of its answer
 	Silent      float64 `json:"silent_seconds"`         // since its last sign of life
 	Memory      int64   `json:"memory_bytes"`           // resident
+	CPU         float64 `json:"cpu_seconds"`            // that it has used
 	Overdue     string  `json:"overdue,omitempty"`      // the limit that it has reached: it waits for its turn to be replaced
 	Reason      string  `json:"reason,omitempty"`       // why it leaves
 	Failures    int     `json:"failures,omitempty"`     // of its slot: starts that failed in a row
 	// Labels are the program's own counters and gauges, by name (worker.Label); those of seconds are in microseconds.
 	Labels map[string]int64 `json:"labels,omitempty"`
+	// Latency counts its requests by how long they took; see Status.LatencyBounds.
+	Latency []uint64 `json:"latency,omitempty"`
 }
 
 // Verdict is how a request ended.

@@ -72,7 +72,12 @@ func (e Event) Routine() bool {
 
 // About reports whether the event is about a pool (web), a slot (web.2) or a process (web.2.17); everything is about "".
 func (e Event) About(what string) bool {
-	return what == "" || e.Pool == what || e.Worker == what || strings.HasPrefix(e.Worker, what+".")
+	return e.Pool == what || Names(what, e.Worker)
+}
+
+// Names reports whether what is the name of a worker (web.2.17), of its slot (web.2), or of its pool (web); "" names everything.
+func Names(what, worker string) bool {
+	return what == "" || worker == what || strings.HasPrefix(worker, what+".")
 }
 
 // History is the answer of GET /v1/history.

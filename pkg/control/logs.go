@@ -27,7 +27,7 @@ const SupervisorName = "supervisor"
 
 // About reports whether the line is from a pool (web; hooks included), a slot (web.2), a process (web.2.17) or "supervisor"; from "" is everything.
 func (l LogLine) About(what string) bool {
-	return what == "" || l.Worker == what || strings.HasPrefix(l.Worker, what+".") || strings.HasPrefix(l.Worker, what+" ")
+	return Names(what, l.Worker) || strings.HasPrefix(l.Worker, what+" ")
 }
 
 // Logs is the answer of GET /v1/logs: of each slot the latest lines that fit into a bounded memory, also of workers that are gone.

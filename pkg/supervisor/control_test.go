@@ -677,3 +677,32 @@ func TestControlConfig(t *testing.T) {
 		t.Errorf("%+v", cfg.Settings)
 	}
 }
+
+// What a pool has done does not go down with the workers that did it.
+func TestStatusCountsTheWorkOfThoseWhoAreGone(t *testing.T) {
+	m, c := serving(t, onPort(testPool("worker")))
+	ctx := testContext(t)
+	for range 5 {
+		mustGet(t, m.addr(), "/")
+	}
+	v, err := c.Recycle(ctx, control.RecycleRequest{Wait: waiting})
+	good(t, v, err)
+	mustGet(t, m.addr(), "/")
+	st, err := c.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := func(counts []uint64) (n uint64) {
+		for _, of := range counts {
+			n += of
+		}
+		return n
+	}
+	p := st.Pools[0]
+	if p.Work.Requests != 6 || sum(p.Work.Latency) != 6 || p.Queued != 0 || len(p.Work.Latency) != len(st.LatencyBounds)+1 {
+		t.Errorf("%+v, bounds %v", p, st.LatencyBounds)
+	}
+	if w := p.Workers[0]; sum(w.Latency) != 1 || w.Memory < 1<<20 {
+		t.Errorf("%+v", w)
+	}
+}

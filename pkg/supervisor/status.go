@@ -22,11 +22,22 @@ func (s *Supervisor) answerStatus(w http.ResponseWriter, r *http.Request) {
 	defer v.release()
 	for _, p := range v.pools {
 		for _, worker := range p.workers {
-			worker.status.Memory = residentMemory(worker.status.PID)
+			if vital, ok := vitalOf(worker.id); ok {
+				worker.status.Memory, worker.status.CPU = vital.memory, vital.cpu.Seconds()
+			}
 			if worker.status.Scored {
-				worker.status.Labels = worker.board.Labels()
+				totals := worker.board.Totals()
+				worker.status.Labels, worker.status.Latency = worker.board.Labels(), totals.Latency[:]
 			}
 		}
+		if p.status != nil {
+			totals := p.totals()
+			p.status.Work = control.Work{Requests: totals.Get(scoreboard.Finished), Errors: totals.Get(scoreboard.Errors), Latency: totals.Latency[:]}
+			p.status.Queued = p.queued()
+		}
+	}
+	for i := range scoreboard.Buckets - 1 {
+		v.status.LatencyBounds = append(v.status.LatencyBounds, scoreboard.BucketBound(i).Seconds())
 	}
 	reply(w, http.StatusOK, v.status)
 }
@@ -185,17 +196,4 @@ func (w *worker) status(now time.Time) control.Worker {
 		st.Reason = string(w.reason)
 	}
 	return st
-}
-
-// residentMemory asks /proc; 0 when the process is gone.
-func residentMemory(pid int) int64 {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
-	if err != nil {
-		return 0
-	}
-	if fields := strings.Fields(string(text)); len(fields) > 1 {
-		pages, _ := strconv.ParseInt(fields[1], 10, 64)
-		return pages * int64(os.Getpagesize())
-	}
-	return 0
 }

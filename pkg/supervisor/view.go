@@ -126,3 +126,16 @@ func (v *poolView) totals() scoreboard.Totals {
 	}
 	return t
 }
+
+// queued gives how many connections wait to be accepted, over all its addresses; -1: that cannot be told of one of them.
+func (v *poolView) queued() int {
+	n := 0
+	for _, l := range v.listeners {
+		length, _, ok := l.queue()
+		if !ok {
+			return -1
+		}
+		n += length
+	}
+	return n
+}
