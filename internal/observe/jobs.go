@@ -22,7 +22,7 @@ func jobs() dashboard {
 				{title: "Oldest", about: "How long the oldest of them waits.", kind: number, unit: "s", width: 4,
 					queries: []query{{"max(service_queue:jobs_queue_latency_seconds:max" + queue + ")", "oldest"}}},
 				{title: "In progress", about: "Jobs that run now.", kind: number, unit: "short", width: 4,
-					queries: []query{{"sum(jobs_in_progress" + chosenQ + ")", "in progress"}}},
+					queries: []query{{`sum(jobs_in_progress` + chosenQ + `) or 0 * sum(jobs_slots{service=~"$service",instance=~"$instance"})`, "in progress"}}},
 				{title: "Runners", about: "Of the queue that has the fewest. The alert JobRunnerDown looks at it: none for 2 minutes.", kind: number, unit: "short", width: 4,
 					queries: []query{{"min(max by (service, queue) (jobs_runners" + queue + "))", "runners"}}},
 				{title: "Failures", about: "Attempts that failed, among those that ended, over 15 minutes, of the worst queue. The alert JobFailureRateHigh looks at it: above 10 % for 5 minutes.", kind: number, unit: "percentunit", width: 4,

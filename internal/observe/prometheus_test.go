@@ -17,7 +17,7 @@ import (
 )
 
 // eventually bounds every wait: long enough for a machine with both cores busy, never waited out by a green run.
-const eventually = 90 * time.Second
+const eventually = 60 * time.Second
 
 // prometheus is a real one, with a directory of its own.
 type prometheus struct {
