@@ -16,7 +16,7 @@ func infrastructure() dashboard {
 		},
 		rows: []row{
 			{"Workers", 8, []panel{
-				{title: "Workers by state", about: "All processes. While a reload runs there are old ones that drain beside the new ones; `backoff` is a slot whose worker died young.", kind: series, unit: "short", width: 8, stacked: true,
+				{title: "Workers by state", about: "All processes. While a reload runs there are old ones that drain beside the new ones; `backoff` is a slot whose worker died young, `drained` one that was emptied by hand.", kind: series, unit: "short", width: 8, stacked: true,
 					queries: []query{{"sum by (state) (supervisor_workers" + pool + ")", "{{state}}"}}},
 				{title: "Ready and desired", about: "Workers that serve, and how many there should be, by pool.", kind: series, unit: "short", width: 8, queries: []query{
 					{`sum by (instance, pool) (supervisor_workers{instance=~"$instance",pool=~"$pool",state="ready"})`, "{{instance}} {{pool}} ready"},
