@@ -111,7 +111,8 @@ func TestJobsErrors(t *testing.T) {
 		"list --cursor x":                {exitUsage, "cursor"},
 		"list --nope":                    {exitUsage, "-nope"},
 		"purge --queue nope --yes":       {exitNotFound, "nope"},
-		"enqueue x --queue a.b":          {exitUsage, "a.b"},
+		"enqueue x":                      {exitUsage, `no handler for "x" in this app; there are export, import, mail, report, thumbnail, webhook (--force`},
+		"enqueue x --force --queue a.b":  {exitUsage, "a.b"},
 		"enqueue x y z":                  {exitUsage, "too many"},
 		"show default.0.none --bytes -1": {exitUsage, "-1"},
 	} {
@@ -119,7 +120,7 @@ func TestJobsErrors(t *testing.T) {
 			t.Errorf("app jobs %s: %q, want %q", line, out, want.says)
 		}
 	}
-	jobs(t, 0, "enqueue", "x")
+	jobs(t, 0, "enqueue", "x", "--force")
 	if out := jobs(t, exitUsage, "purge", "--state", "pending"); !strings.Contains(out, "--yes") { // no terminal
 		t.Error(out)
 	}
@@ -132,7 +133,7 @@ func TestJobsErrors(t *testing.T) {
 		t.Error(out)
 	}
 	stdin = strings.NewReader(`{"from": "stdin"}`)
-	id := strings.TrimSpace(jobs(t, 0, "enqueue", "x", "-"))
+	id := strings.TrimSpace(jobs(t, 0, "enqueue", "x", "-", "--force"))
 	if out := jobs(t, 0, "show", id); !strings.Contains(out, `"from": "stdin"`) {
 		t.Error(out)
 	}

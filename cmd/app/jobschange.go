@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/term"
@@ -23,6 +24,10 @@ var (
 )
 
 func enqueueJob(d *desk) error {
+	name, known := d.Args().First(), d.tasks.Handlers().Names()
+	if !slices.Contains(known, name) && !d.Bool("force") {
+		return usage("there is no handler for %q in this app; there are %s (--force stores it nevertheless)", name, strings.Join(known, ", "))
+	}
 	payload := []byte(d.Args().Get(1))
 	if d.Args().Get(1) == "-" {
 		var err error
@@ -37,7 +42,7 @@ func enqueueJob(d *desk) error {
 	if d.IsSet("key") {
 		options = append(options, tasks.Key(d.String("key")))
 	}
-	id, err := d.tasks.EnqueueBytes(d.ctx, d.Args().First(), payload, options...)
+	id, err := d.tasks.EnqueueBytes(d.ctx, name, payload, options...)
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,9 @@ func (r *Runner) begin(a *attempt, just *span) *span {
 	case r.stopping:
 		a.ack.op = opRequeue
 		a.post.acks = append(a.post.acks, a)
+	case !r.mux.knows(a.record.name):
+		a.ack = a.unknown(r.mux, r.options.UnknownFor, r.log)
+		a.post.acks = append(a.post.acks, a)
 	default:
 		r.busy++
 		a.slot = r.takeSlot()

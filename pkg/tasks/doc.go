@@ -13,7 +13,7 @@
 //
 //	for producers   client.go enqueue and its answers; option.go kind.go guide.go; line.go batches that form by themselves; room.go;
 //	                status.go Status, Result, Cancel
-//	for handlers    mux.go job.go; errors.go what a handler's error means; chain.go unique.go limit.go periodic.go; trace.go for whom a job is done
+//	for handlers    mux.go job.go; errors.go what a handler's error means; unknown.go names that have none; chain.go unique.go limit.go periodic.go; trace.go for whom a job is done
 //	the runner      runner.go its loop; dispatch.go which calls are due; exchange.go one call: ends and a claim; claims.go attempt.go returns.go
 //	                from the claim to the end; bell.go waiting; weights.go; stuck.go when it must be replaced; meter.go counts.go
 //	the dead        lease.go being alive; name.go who is who; reap.go; look.go claims that nobody knows of
@@ -37,7 +37,7 @@
 //
 // done, dead, cancelled and expired are final. A crash of a runner, a stop, and an error that says that something was away or full (Again,
 // ErrUnavailable, ErrFull, ErrQueueFull) are not failed attempts. The last one waits like a retry, and is counted as postponed: in
-// the job, by the runner and in the books.
+// the job, by the runner and in the books. So is a job whose name has no handler where it was claimed, for a day; then it is dead.
 //
 // # Keys
 //
@@ -96,7 +96,7 @@
 // # Invariants, which Verify checks from outside
 //
 //  1. Every accepted id is in exactly one of p*, act, sched, or has ended. (A cancelled one may lie in p* until a claim drops it.)
-//  2. Every accepted job's handler began at least once, unless it was cancelled, expired or past its deadline before.
+//  2. Every accepted job's handler began at least once, unless it was cancelled, expired or past its deadline before, or nobody had one.
 //  3. accepted + revived (dead ones that somebody retried) = done + dead + cancelled + expired + what is under way. At rest p*, act and sched are empty.
 //  4. An enqueue or an end sent twice changes nothing. An end by anyone but the owner changes nothing and is reported.
 //  5. Something claimable, in a queue that is neither paused nor at its limit, implies a token, or a look within a second.

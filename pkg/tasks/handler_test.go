@@ -107,11 +107,6 @@ func TestAKindCarriesItsArgumentsAndADeadJobTellsBadOnes(t *testing.T) {
 	if s := e.await(id, Dead); s.Attempt != 1 {
 		t.Errorf("%+v", s)
 	}
-	// A name that no runner here knows is tried again: another may.
-	other := e.enqueue("unknown")
-	if s := e.await(other, Retrying); !strings.Contains(s.Error, "no handler") || s.Due.IsZero() {
-		t.Errorf("%+v", s)
-	}
 }
 
 func TestProgressIsSeenWhileAJobRunsAndGoneAfter(t *testing.T) {

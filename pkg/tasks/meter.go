@@ -37,7 +37,7 @@ func (noMeter) Reaped(string, int64)                {}
 
 // waited is how long a job has waited for its first begin, by Redis' clock.
 func (a *attempt) waited() time.Duration {
-	if a.record.attempt+a.record.postponed+a.record.crashes > 0 {
+	if a.record.begun() {
 		return -1
 	}
 	return max(time.Duration(a.claimed-a.record.enqueued)*time.Millisecond, 0)

@@ -3,7 +3,10 @@ package tasks
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // Handler does a job. Its result is kept for whoever asks. An error is a failed attempt, tried again later unless it wraps
@@ -34,15 +37,33 @@ func (m *Mux) Handle(name string, h Handler) {
 // Use adds middleware around all handlers; the first is the outermost.
 func (m *Mux) Use(middleware ...Middleware) { m.middleware = append(m.middleware, middleware...) }
 
-// handler returns what runs a job. A name that nobody registered fails the attempt: in a rolling deployment another runner may
-// know it.
+// Names gives those that have a handler, in order.
+func (m *Mux) Names() []string { return slices.Sorted(maps.Keys(m.handlers)) }
+
+func (m *Mux) knows(name string) bool { return m.handlers[name] != nil }
+
+// handler returns what runs a job whose name is known.
 func (m *Mux) handler(name string) Handler {
-	h, ok := m.handlers[name]
-	if !ok {
-		h = func(context.Context, *Job) ([]byte, error) { return nil, fmt.Errorf("no handler for %q here", name) }
-	}
+	h := m.handlers[name]
 	for _, wrap := range slices.Backward(m.middleware) {
 		h = wrap(h)
 	}
 	return h
+}
+
+const namesShown = 20 // in an error
+
+// quoted lists names for people.
+func quoted(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	words := make([]string, 0, namesShown+1)
+	for _, name := range names[:min(len(names), namesShown)] {
+		words = append(words, strconv.Quote(name))
+	}
+	if more := len(names) - namesShown; more > 0 {
+		words = append(words, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(words, ", ")
 }

@@ -78,7 +78,7 @@ func (r *record) terminal() bool { return r.state != statePending }
 func (r *record) late(now int64) bool { return r.expires > 0 && now > r.expires && !r.begun() }
 
 // begun reports whether the job's handler has begun, as far as its record knows: a runner that died may have been about to.
-func (r *record) begun() bool { return r.attempt+r.postponed+r.crashes > 0 || r.started > 0 }
+func (r *record) begun() bool { return r.attempt+r.crashes > 0 || r.started > 0 }
 
 // overdue reports whether the job's deadline has come.
 func (r *record) overdue(now int64) bool { return r.deadline > 0 && now >= r.deadline }

@@ -39,6 +39,9 @@ type RunnerOptions struct {
 	// Deaf is how long no claim may come through while Redis answers, 60 s: then the runner stops, and Run returns ErrDeaf. Below 0: for
 	// ever.
 	Deaf time.Duration
+	// UnknownFor is how long a job waits for a runner that has a handler of its name, a day: in a rolling deployment another may. Until then
+	// it is postponed, after that dead. Below 0: dead at once.
+	UnknownFor time.Duration
 	// MaxCrashes is how many runners may die with one job before it is dead, 5: it kills them.
 	MaxCrashes int
 	Meter      Meter       // nil: none
@@ -80,6 +83,9 @@ func (o RunnerOptions) withDefaults() RunnerOptions {
 	}
 	if o.Deaf == 0 {
 		o.Deaf = time.Minute
+	}
+	if o.UnknownFor == 0 {
+		o.UnknownFor = 24 * time.Hour
 	}
 	if o.MaxCrashes == 0 {
 		o.MaxCrashes = 5

@@ -89,7 +89,7 @@ func (q *Queue) Drain() {
 // run serves the queues until they have nothing that can run.
 func (q *Queue) run(names []string, deadline time.Time) {
 	q.t.Helper()
-	runner, err := tasks.NewRunner(q.Client, q.mux, tasks.RunnerOptions{Queues: names, Concurrency: 1, Grace: patience})
+	runner, err := tasks.NewRunner(q.Client, q.mux, tasks.RunnerOptions{Queues: names, Concurrency: 1, Grace: patience, UnknownFor: -1})
 	if err != nil {
 		q.t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,6 +66,19 @@ func TestDrainRunsEverythingAndMovesTheClock(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	if s, err := q.Client.Status(ctx, late); !errors.Is(err, tasks.ErrNotFound) && (err != nil || s.State != tasks.Expired) {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// A name that was forgotten ends the test soon, and says so.
+func TestANameWithoutAHandlerIsDeadAtOnce(t *testing.T) {
+	q := taskstest.New(t, tasks.NewMux())
+	id, err := q.Client.Enqueue(t.Context(), "forgotten", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Drain()
+	if s, err := q.Client.Status(t.Context(), id); err != nil || s.State != tasks.Dead || !strings.Contains(s.Error, `no handler for "forgotten"`) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
