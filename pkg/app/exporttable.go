@@ -27,7 +27,7 @@ func (noArgs) check(t *Tasks, byAdmin bool) error {
 
 // exportTable is the handler of the job "export".
 func (t *Tasks) exportTable(ctx context.Context, _ noArgs) ([]byte, error) {
-	table, err := t.copyOut(ctx, `select email, name, company, imported from contacts order by email`)
+	table, err := t.copyOut(ctx, "select "+escaped("email")+", "+escaped("name")+", "+escaped("company")+", imported from contacts order by contacts.email")
 	if err == nil {
 		err = t.store.saveResult(ctx, tasks.FromContext(ctx).ID, &product{contentType: csvType, body: table})
 	}
@@ -38,6 +38,15 @@ func (t *Tasks) exportTable(ctx context.Context, _ noArgs) ([]byte, error) {
 }
 
 const csvType = "text/csv"
+
+// formulas are what makes a spreadsheet take a cell for a formula, if it begins with one: it may send the table to a stranger or start a
+// program, and whose contact it is has written it. Such a cell gets an apostrophe before it, and so does one that has some before it already;
+// an import takes one away (cellOf), so that what was exported is the same when it comes back.
+const formulas = "=+@\t\r-"
+
+func escaped(column string) string {
+	return "regexp_replace(" + column + `, '^''*[=+@\t\r-]', '''\&') as ` + column
+}
 
 // copyOut gives what a statement selects, as CSV.
 func (t *Tasks) copyOut(ctx context.Context, statement string) ([]byte, error) {

@@ -21,7 +21,19 @@ import (
 
 // What an import does with a CSV: its rows are looked at, all of them, then copied in one transaction.
 
-// openTable reads a CSV's first line: order[i] is which of the columns stands at place i.
+// cellOf gives what a cell of a CSV says: without the apostrophe that an export put before what looks like a formula.
+func cellOf(cell string) string {
+	cell = strings.TrimSpace(cell)
+	if rest := strings.TrimLeft(cell, "'"); len(rest) < len(cell) && rest != "" && strings.IndexByte(formulas, rest[0]) >= 0 {
+		cell = cell[1:]
+	}
+	return strings.TrimSpace(cell)
+}
+
+// exported is the column of an export that an import passes over.
+const exported = "imported"
+
+// openTable reads a CSV's first line: order[i] is which of the columns stands at place i, -1 for none of them.
 func openTable(table []byte) (rows *csv.Reader, order []int, err error) {
 	rows = csv.NewReader(bytes.NewReader(bytes.TrimPrefix(table, []byte("\xef\xbb\xbf"))))
 	rows.ReuseRecord = true
@@ -30,8 +42,9 @@ func openTable(table []byte) (rows *csv.Reader, order []int, err error) {
 		return nil, nil, newProblem(fasthttp.StatusUnprocessableEntity, "not_csv", "the first line cannot be read as CSV: want the names of its columns, as in email,name,company")
 	}
 	for _, name := range head {
-		i := slices.Index(columns, strings.ToLower(strings.TrimSpace(name)))
-		if i < 0 || slices.Contains(order, i) {
+		name = strings.ToLower(strings.TrimSpace(name))
+		i := slices.Index(columns, name)
+		if i < 0 && name != exported || slices.Contains(order, i) {
 			return nil, nil, newProblem(fasthttp.StatusUnprocessableEntity, "bad_columns", "the first line names %.100q: want each of %q at most once", name, columns)
 		}
 		order = append(order, i)
@@ -75,7 +88,9 @@ func readTable(table []byte) (contacts [][]any, err error) {
 		line, _ := rows.FieldPos(0)
 		contact := []any{"", "", ""}
 		for i, cell := range cells {
-			contact[order[i]] = strings.TrimSpace(cell)
+			if order[i] >= 0 {
+				contact[order[i]] = cellOf(cell)
+			}
 		}
 		email := strings.ToLower(contact[0].(string))
 		contact[0] = email
