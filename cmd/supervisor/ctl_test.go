@@ -143,7 +143,7 @@ func TestStatusForPeople(t *testing.T) {
 			{Name: "web.0", State: "backoff", Generation: 3, Failures: 7},
 			{
 				Name: "web.0.2", PID: 9, State: "draining", Generation: 2, Age: 90, Scored: true, Requests: 5, InFlight: 1, Connections: 3, Memory: 99 << 20,
-				Oldest: 45, Silent: 200000, Overdue: "max_requests", Reason: "max_requests",
+				Oldest: 45, Silent: 200000, Suspect: "it does not beat", Overdue: "max_requests", Reason: "max_requests",
 			},
 		}}},
 	}, "v1.3.0 (go1.26)")
@@ -156,7 +156,7 @@ degraded: pool web: web.0 is in a crash loop
 pool web: 0 of 1 ready (scaled by -1), 1 on the way out, on :8080
   WORKER   PID  STATE     GEN  AGE    REQUESTS  RUNNING  CONNS  MEMORY  NOTE
   web.0    -    backoff   3    -      -         -        -      -       7 starts failed
-  web.0.2  9    draining  2    1m30s  5         1        3      99MiB   max_requests, silent for 2d7h, a request runs for 45s
+  web.0.2  9    draining  2    1m30s  5         1        3      99MiB   max_requests, no progress: it does not beat, silent for 2d7h, a request runs for 45s
 `
 	if out.String() != want {
 		t.Errorf("%s", out.String())

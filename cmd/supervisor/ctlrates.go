@@ -25,6 +25,7 @@ type poolRow struct {
 	Ready       int     `json:"ready"`
 	Wanted      int     `json:"wanted"`
 	Leaving     int     `json:"leaving"`
+	Drained     int     `json:"drained"`
 	Queued      int     `json:"queued"`
 	Running     int     `json:"in_flight"`
 	Connections int     `json:"connections"`
@@ -86,7 +87,7 @@ func compare(before *control.Status, now control.Status) comparison {
 		return max(0, n) / c.Seconds
 	}
 	for _, p := range now.Pools {
-		total := poolRow{Name: p.Name, Ready: p.Ready, Wanted: p.Wanted, Leaving: p.Leaving, Queued: p.Queued}
+		total := poolRow{Name: p.Name, Ready: p.Ready, Wanted: p.Wanted, Leaving: p.Leaving, Drained: p.Drained, Queued: p.Queued}
 		if was, known := pools[p.Name]; known {
 			total.Rate = per(float64(p.Work.Requests) - float64(was.Work.Requests))
 			total.ErrorRate = per(float64(p.Work.Errors) - float64(was.Work.Errors))

@@ -120,6 +120,9 @@ func note(w control.Worker) string {
 	if w.Overdue != "" && w.Reason == "" {
 		notes = append(notes, "to be replaced: "+w.Overdue)
 	}
+	if w.Suspect != "" {
+		notes = append(notes, "no progress: "+w.Suspect)
+	}
 	if w.Silent > notedSilence.Seconds() {
 		notes = append(notes, "silent for "+span(w.Silent))
 	}

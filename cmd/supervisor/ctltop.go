@@ -192,13 +192,32 @@ func readKeys(keys chan<- byte) {
 		if err != nil || n == 0 {
 			return
 		}
-		if pressed[0] == '\x1b' {
-			continue // an arrow, or the like
-		}
-		for _, key := range pressed[:n] {
+		for _, key := range letters(pressed[:n]) {
 			keys <- key
 		}
 	}
+}
+
+// letters leaves out arrows and the like: ESC [ … up to a letter or ~, and ESC O with a letter.
+func letters(pressed []byte) []byte {
+	var keys []byte
+	for len(pressed) > 0 {
+		key := pressed[0]
+		pressed = pressed[1:]
+		switch {
+		case key != '\x1b':
+			keys = append(keys, key)
+		case len(pressed) > 1 && pressed[0] == 'O':
+			pressed = pressed[2:]
+		case len(pressed) > 1 && pressed[0] == '[':
+			end := bytes.IndexFunc(pressed[1:], func(r rune) bool { return r >= '@' && r <= '~' })
+			if end < 0 {
+				return keys
+			}
+			pressed = pressed[end+2:]
+		}
+	}
+	return keys
 }
 
 // draw shows a frame, cut to the size of the terminal.

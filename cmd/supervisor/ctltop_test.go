@@ -80,9 +80,9 @@ func TestFrameForPeople(t *testing.T) {
 	_, rest, _ := strings.Cut(out.String(), "\n")
 	want := `degraded: pool web: web.1 is in a crash loop: ?[2Jboom
 
-POOL     READY  LEAVING  REQ/S  ERRORS/S  P50    P95     RUNNING  CONNS  QUEUED  MEMORY  CPU
-web      1/2    1        1000   0.5       5.5ms  9.55ms  2        7      5       30MiB   60%
-foreign  1/1    0        0      0         -      -       0        0      -       1.0MiB  100%
+POOL     READY  LEAVING  DRAINED  REQ/S  ERRORS/S  P50    P95     RUNNING  CONNS  QUEUED  MEMORY  CPU
+web      1/2    1        0        1000   0.5       5.5ms  9.55ms  2        7      5       30MiB   60%
+foreign  1/1    0        0        0      0         -      -       0        0      -       1.0MiB  100%
 
 WORKER       PID  STATE     GEN  AGE    REQUESTS  REQ/S  RUNNING  CONNS  MEMORY  CPU   P50     P95     OLDEST  NOTE
 web.0.1      11   draining  3    1m32s  1500      500    2        7      20MiB   10%   5.5ms   9.55ms  1.5s    reload
@@ -146,5 +146,13 @@ func TestTopAndWorkersWithoutATerminal(t *testing.T) {
 	r = runCommand(env, "ctl", "workers", "web.9")
 	if r.code != 64 || !strings.Contains(r.stderr, "there is no worker web.9; there is web.0.1, web.1, web.0.3, foreign.0.1") {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestArrowsAreNoLetters(t *testing.T) {
+	for pressed, want := range map[string]string{"q": "q", "\x1b[Am\x1bOQ\x1b[15~n": "mn", "\x1b": "", "\x1b[1;5": "", "a\x1bb": "ab"} {
+		if got := string(letters([]byte(pressed))); got != want {
+			t.Errorf("%q: %q", pressed, got)
+		}
 	}
 }

@@ -80,7 +80,7 @@ func writeRows(out io.Writer, c comparison) {
 // writePools prints the pools of a comparison.
 func writePools(out io.Writer, c comparison) {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "POOL\tREADY\tLEAVING\tREQ/S\tERRORS/S\tP50\tP95\tRUNNING\tCONNS\tQUEUED\tMEMORY\tCPU")
+	fmt.Fprintln(table, "POOL\tREADY\tLEAVING\tDRAINED\tREQ/S\tERRORS/S\tP50\tP95\tRUNNING\tCONNS\tQUEUED\tMEMORY\tCPU")
 	for _, p := range c.Pools {
 		queued, p50, p95 := fmt.Sprint(p.Queued), "-", "-"
 		if p.Queued < 0 {
@@ -89,7 +89,7 @@ func writePools(out io.Writer, c comparison) {
 		if p.P95 > 0 {
 			p50, p95 = short(p.P50, p.beyond50), short(p.P95, p.beyond95)
 		}
-		fmt.Fprintf(table, "%s\t%d/%d\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", p.Name, p.Ready, p.Wanted, p.Leaving, c.ofRate(rate(p.Rate)),
+		fmt.Fprintf(table, "%s\t%d/%d\t%d\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", p.Name, p.Ready, p.Wanted, p.Leaving, p.Drained, c.ofRate(rate(p.Rate)),
 			c.ofRate(rate(p.ErrorRate)), p50, p95, p.Running, p.Connections, queued, size(p.Memory), c.ofRate(percent(p.Busy)))
 	}
 	table.Flush()

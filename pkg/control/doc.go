@@ -135,6 +135,7 @@ type Worker struct {
 	Silent      float64 `json:"silent_seconds"`         // since its last sign of life
 	Memory      int64   `json:"memory_bytes"`           // resident
 	CPU         float64 `json:"cpu_seconds"`            // that it has used
+	Suspect     string  `json:"suspect,omitempty"`      // it makes no progress, and connections go to others: why we think so
 	Overdue     string  `json:"overdue,omitempty"`      // the limit that it has reached: it waits for its turn to be replaced
 	Reason      string  `json:"reason,omitempty"`       // why it leaves
 	Failures    int     `json:"failures,omitempty"`     // of its slot: starts that failed in a row

@@ -22,6 +22,7 @@ type journal struct {
 	notable ring
 	routine ring
 	more    chan struct{} // closed at the next event; nil: nobody waits for one
+	text    []byte        // the newest ones as JSON, for the snapshot; nil: something happened since
 }
 
 const (
@@ -53,6 +54,7 @@ func (r *ring) add(e control.Event, most int) {
 func (j *journal) add(e control.Event) {
 	j.seq++
 	e.Seq = j.seq
+	j.text = nil
 	j.keep(e)
 	if j.more != nil {
 		close(j.more)
@@ -110,9 +112,13 @@ func (j *journal) next() <-chan struct{} {
 	return j.more
 }
 
-// encoded gives the newest events as JSON, for the snapshot. Each is encoded once.
-func (j *journal) encoded() [][]byte {
+// encoded gives the newest events as a JSON array, for the snapshot, which is written after every event of the loop. Each is encoded once.
+func (j *journal) encoded() []byte {
+	if j.text != nil || j.seq == 0 {
+		return j.text
+	}
 	dropNotable, dropRoutine := len(j.notable)-snapshotNotable, len(j.routine)-snapshotRoutine
+	size := 2
 	var texts [][]byte
 	j.each(func(e *entry) {
 		drop := &dropNotable
@@ -126,15 +132,24 @@ func (j *journal) encoded() [][]byte {
 			e.text, _ = json.Marshal(e.Event) // strings and numbers only
 		}
 		texts = append(texts, e.text)
+		size += len(e.text) + 1
 	})
-	return texts
+	j.text = append(make([]byte, 0, size), '[')
+	for i, text := range texts {
+		if i > 0 {
+			j.text = append(j.text, ',')
+		}
+		j.text = append(j.text, text...)
+	}
+	j.text = append(j.text, ']')
+	return j.text
 }
 
 // goOn puts the journal of the supervisor before us in front of our own events, which nobody has read yet.
 func (j *journal) goOn(before []control.Event, seq uint64) {
 	var ours []control.Event
 	j.each(func(e *entry) { ours = append(ours, e.Event) })
-	j.notable, j.routine, j.seq = nil, nil, seq
+	j.notable, j.routine, j.seq, j.text = nil, nil, seq, nil
 	for _, e := range before {
 		j.keep(e)
 		j.seq = max(j.seq, e.Seq)

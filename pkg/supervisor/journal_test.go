@@ -84,8 +84,9 @@ func TestDailyRoutineDoesNotWashAwayACrash(t *testing.T) {
 	if n := len(j.read(control.HistoryQuery{}).Events); n != journalNotable+journalRoutine {
 		t.Errorf("%d events are kept", n)
 	}
-	if n := len(j.encoded()); n != snapshotNotable+snapshotRoutine {
-		t.Errorf("%d events are in the snapshot", n)
+	var kept []control.Event
+	if err := json.Unmarshal(j.encoded(), &kept); err != nil || len(kept) != snapshotNotable+snapshotRoutine {
+		t.Errorf("%d events are in the snapshot, %v", len(kept), err)
 	}
 }
 
@@ -112,7 +113,7 @@ func TestJournalGoesThroughASnapshot(t *testing.T) {
 			t.Errorf("%d events, last %d: %+v", len(h.Events), h.Last, h.Events[0])
 		}
 		before.add(control.Event{Kind: control.EventReload})
-		before.notable, before.seq = before.notable[:len(before.notable)-1], before.seq-1
+		before.notable, before.seq, before.text = before.notable[:len(before.notable)-1], before.seq-1, nil
 	}
 }
 

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -46,7 +45,7 @@ type snapshot struct {
 	Tallies map[string]*tally `json:"tallies,omitempty"`
 	tallies map[string]*tally
 	Journal []control.Event `json:"journal,omitempty"`
-	journal [][]byte
+	journal []byte          // an array
 }
 
 // encode writes it as JSON.
@@ -67,9 +66,8 @@ func (s snapshot) encode() ([]byte, error) {
 		text = append(text, '}')
 	}
 	if len(s.journal) > 0 {
-		text = append(text, `,"journal":[`...)
-		text = append(text, bytes.Join(s.journal, []byte{','})...)
-		text = append(text, ']')
+		text = append(slices.Grow(text, len(s.journal)+16), `,"journal":`...)
+		text = append(text, s.journal...)
 	}
 	return append(text, '}'), nil
 }

@@ -181,7 +181,7 @@ func (w *worker) status(now time.Time) control.Worker {
 	board := w.proc.Board()
 	st := control.Worker{
 		Name: w.id.String(), PID: w.proc.Pid(), State: w.state.String(), Generation: w.generation, Age: now.Sub(w.started).Seconds(),
-		Scored: board.Joined(), Overdue: string(w.overdue),
+		Scored: board.Joined(), Overdue: string(w.overdue), Suspect: string(w.progress.suspect),
 	}
 	if st.Scored {
 		st.Requests, st.InFlight, st.Connections = board.Total(scoreboard.Finished), board.Running(), board.Connections()
