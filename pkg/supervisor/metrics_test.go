@@ -102,6 +102,7 @@ func (f *fake) serve(n int) {
 	f.writer.Label(`mail_seconds_bucket{le="+Inf"}`).Add(1)
 	f.writer.Label(`mail_seconds_sum`).Add(int64(n) * 250_000)
 	f.writer.Label(`mails_open`).Set(int64(n))
+	f.writer.Label(`mails_refused_total`).Add(0) // a series that is there from the start
 }
 
 // wantServed checks what a pool has done in all.
@@ -116,6 +117,7 @@ func (s samples) wantServed(t *testing.T, pool string, n, times int) {
 		`http_request_duration_seconds_bucket{` + of + `,service="shop",le="0.001"}`: float64(n),
 		`backend_connections_total{` + of + `,service="shop"}`:                       float64(times),
 		`mails_sent_total{` + of + `,service="shop",to="a"}`:                         float64(n),
+		`mails_refused_total{` + of + `,service="shop"}`:                             0,
 		`mail_seconds_bucket{` + of + `,service="shop",le="0.5"}`:                    float64(n),
 		`mail_seconds_bucket{` + of + `,service="shop",le="+Inf"}`:                   float64(n + times),
 		`mail_seconds_count{` + of + `,service="shop"}`:                              float64(n + times),

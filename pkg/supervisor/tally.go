@@ -85,14 +85,14 @@ func (t *tally) fold(board *scoreboard.Reader) {
 		t.Plain.Add(totals)
 	}
 	board.EachLabel(func(name []byte, value int64) {
-		if partOf(name) == partGauge || value <= 0 {
+		if partOf(name) == partGauge {
 			return
 		}
 		if _, known := t.Series[string(name)]; !known && len(t.Series) >= maxSeries {
 			t.Lost++
 			return
 		}
-		t.Series[string(name)] += uint64(value)
+		t.Series[string(name)] += uint64(max(value, 0)) // also one that is 0: it was shown
 	})
 }
 
