@@ -11,7 +11,7 @@
 //	routes.go     which path leads to which handler, and what the front page says about it
 //	admin.go      what only the operator may do, who bears a token
 //	decode.go     JSON of clients, read strictly
-//	openapi.go    what each route takes and answers, as /openapi.json says it
+//	operations.go what each route takes and answers, as /openapi.json says it (openapi.go, components.go)
 //	schema.go     the few words of JSON Schema that are used here
 //	errors.go     the one shape of an error answer; panics
 //	health.go     is this worker well, and is it ready

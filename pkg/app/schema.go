@@ -26,3 +26,12 @@ func text(least, most int, about string) schema {
 func whole(least, most int, about string) schema {
 	return schema{"type": "integer", "minimum": least, "maximum": most, "description": about}
 }
+
+// counts is an object of whole numbers.
+func counts(names ...string) schema {
+	members := map[string]schema{}
+	for _, name := range names {
+		members[name] = schema{"type": "integer"}
+	}
+	return object(members, names...)
+}

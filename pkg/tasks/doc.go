@@ -14,7 +14,8 @@
 //	for producers   client.go enqueue and its answers; option.go kind.go guide.go; line.go batches that form by themselves; room.go;
 //	                status.go Status, Result, Cancel
 //	for handlers    mux.go job.go; errors.go what a handler's error means; unknown.go names that have none; chain.go unique.go limit.go periodic.go; trace.go for whom a job is done
-//	the runner      runner.go its loop; dispatch.go which calls are due; exchange.go one call: ends and a claim; claims.go attempt.go returns.go
+//	the runner      runner.go its loop; runneroptions.go; post.go the lanes that it serves; stop.go; dispatch.go which calls are due;
+//	                exchange.go one call: ends and a claim; claims.go attempt.go returns.go
 //	                from the claim to the end; bell.go waiting; weights.go; stuck.go when it must be replaced; meter.go counts.go
 //	the dead        lease.go being alive; name.go who is who; reap.go; look.go claims that nobody knows of
 //	in Redis        keys.go record.go extra.go; lua/ and scripts.go; connect.go greeting.go check.go which server, and is it good

@@ -14,40 +14,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// RunnerOptions of a pool of handlers. The zero value serves the queue "default".
-type RunnerOptions struct {
-	Queues      []string // served in turn; {"default"}
-	Concurrency int      // handlers at once; 10
-	// Lease is how long the runner's silence counts as life, 10 s. Its siblings on the same machine notice its death at once; this
-	// is for the others.
-	Lease time.Duration
-	// Grace is how long handlers may go on after Run's context ended, 20 s. Then their contexts end with ErrShutdown.
-	Grace time.Duration
-	// StopBy, if set, is asked when that happens: by when Run has to be back. The grace is what it leaves, instead of Grace; the
-	// zero time leaves that in force.
-	StopBy func() time.Time
-	// Backoff returns the wait before the next attempt, given the number of failed ones. Nil: 5 s doubling up to an hour, ± 25 %.
-	Backoff func(failed int) time.Duration
-	// Weights of the priorities: how often each is asked first. The zero value is strict: 0 before 1 before 2 before 3; a weight of 0
-	// among others comes last.
-	Weights Weights
-	// Schedule is what this runner enqueues by the clock, whatever queues it serves.
-	Schedule []Periodic
-	// StuckAfter is how long a handler may go on after its context has ended, 10 s: then its stack is logged, the runner stops as if
-	// Run's context had ended, and Run returns ErrStuck. Below 0: for ever.
-	StuckAfter time.Duration
-	// Deaf is how long no claim may come through while Redis answers, 60 s: then the runner stops, and Run returns ErrDeaf. Below 0: for
-	// ever.
-	Deaf time.Duration
-	// UnknownFor is how long a job waits for a runner that has a handler of its name, a day: in a rolling deployment another may. Until then
-	// it is postponed, after that dead. Below 0: dead at once.
-	UnknownFor time.Duration
-	// MaxCrashes is how many runners may die with one job before it is dead, 5: it kills them.
-	MaxCrashes int
-	Meter      Meter       // nil: none
-	Log        *zap.Logger // nil: the client's
-}
-
 const (
 	claimAtOnce = 256                    // bounds how long Redis does nothing else
 	ackAtOnce   = 128                    // the same
@@ -61,40 +27,6 @@ const (
 	lookEvery   = 30 * time.Second // compare the books with Redis'
 	lateClaim   = time.Minute      // a call that got no answer may still be executed, by a server that hung, but not after this
 )
-
-func (o RunnerOptions) withDefaults() RunnerOptions {
-	if len(o.Queues) == 0 {
-		o.Queues = []string{defaultQueue}
-	}
-	if o.Concurrency == 0 {
-		o.Concurrency = 10
-	}
-	if o.Lease == 0 {
-		o.Lease = 10 * time.Second
-	}
-	if o.Grace == 0 {
-		o.Grace = 20 * time.Second
-	}
-	if o.Backoff == nil {
-		o.Backoff = retryDelay
-	}
-	if o.StuckAfter == 0 {
-		o.StuckAfter = 10 * time.Second
-	}
-	if o.Deaf == 0 {
-		o.Deaf = time.Minute
-	}
-	if o.UnknownFor == 0 {
-		o.UnknownFor = 24 * time.Hour
-	}
-	if o.MaxCrashes == 0 {
-		o.MaxCrashes = 5
-	}
-	if o.Meter == nil {
-		o.Meter = noMeter{}
-	}
-	return o
-}
 
 // Runner claims jobs and runs their handlers. One goroutine, loop, owns all that happens; the others ask Redis, run handlers,
 // and tell it facts.
@@ -162,40 +94,6 @@ type Runner struct {
 	counts   counters
 	name     atomic.Pointer[string]
 	heard    atomic.Int64 // unix ns of the last claim that came through; 0: not ready
-}
-
-// post is a lane that the runner serves. Loop only.
-type post struct {
-	index  int
-	lane   lane
-	want   bool       // something may be claimable
-	bound  bool       // its limit of concurrency is reached: who ends a job asks again
-	due    time.Time  // when this runner must look for a scheduled job; zero: not its task
-	acks   []*attempt // ended, Redis does not know yet
-	deep   bool       // the last claim got all that it asked for
-	calls  int        // exchanges under way, at most mostCalls
-	open   []int64    // claims whose jobs have not all come, by seq
-	coming int        // of them those of which a part has: ends are told meanwhile, but nothing is claimed
-	newest int64      // the seq of the latest claim that was answered
-	large  int        // bytes of the largest record, lately; 0 unknown
-	asked  time.Time  // when it was last asked for jobs
-}
-
-// ward is a group of bells that one call can wait for: in a cluster each is alone, for they lie on several nodes. Loop only.
-type ward struct {
-	posts     []*post // set once
-	listening bool
-}
-
-// newWards groups the posts. Redis has answered: now it is known what it is.
-func (r *Runner) newWards() (wards []*ward) {
-	if !r.client.calls.Cluster() {
-		return []*ward{{posts: r.posts}}
-	}
-	for _, p := range r.posts {
-		wards = append(wards, &ward{posts: []*post{p}})
-	}
-	return wards
 }
 
 type claimKey struct {
@@ -270,9 +168,6 @@ func (r *Runner) Name() string {
 	return ""
 }
 
-// ErrAbandoned says that handlers did not heed ErrShutdown, or that Redis was away at the end: their jobs run again elsewhere.
-var ErrAbandoned = errors.New("jobs were left behind")
-
 // Run works until ctx ends; then it takes no more, lets handlers finish within the grace, ends the contexts of the rest with
 // ErrShutdown and puts their jobs back to the front. It returns nil if every job's end is in Redis. It stops by itself, and returns ErrStuck
 // or ErrDeaf, when another process would do better. A runner runs once.
@@ -332,36 +227,6 @@ func (r *Runner) Run(ctx context.Context) error {
 	cut.Stop()
 	r.leave(clean)
 	return err
-}
-
-// phases is how long each part of a stop may take.
-type phases struct{ grace, unwind, farewell, goodbye time.Duration }
-
-// stopWithin divides what a stop may take in all. Three times goodbye: for calls that are still under way, for the goodbye itself, and for
-// a busy machine. Where there is little time, handlers get half of it.
-func stopWithin(all time.Duration) phases {
-	p := phases{unwind: unwindTime, farewell: farewell, goodbye: goodbyeTime}
-	rest := p.unwind + p.farewell + 3*p.goodbye
-	if all < 2*rest {
-		all = max(all, 0)
-		shrink := func(d time.Duration) time.Duration {
-			return time.Duration(float64(all) / 2 * float64(d) / float64(rest))
-		}
-		p.unwind, p.farewell, p.goodbye = shrink(p.unwind), shrink(p.farewell), shrink(p.goodbye)
-		rest = all / 2
-	}
-	p.grace = all - rest
-	return p
-}
-
-// stopPhases tells how long the stop that begins may take.
-func (r *Runner) stopPhases() phases {
-	if r.options.StopBy != nil {
-		if by := r.options.StopBy(); !by.IsZero() {
-			return stopWithin(time.Until(by))
-		}
-	}
-	return phases{r.options.Grace, unwindTime, farewell, goodbyeTime}
 }
 
 // free is how many more jobs may be claimed.
