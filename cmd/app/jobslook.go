@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"supervisor/pkg/app"
+	"supervisor/pkg/operator"
 	"supervisor/pkg/tasks"
 )
 
@@ -50,13 +51,13 @@ func listJobs(d *desk) error {
 func since(s tasks.Status) string {
 	switch {
 	case !s.Due.IsZero():
-		return "in " + app.Ago(time.Until(s.Due))
+		return "in " + operator.Ago(time.Until(s.Due))
 	case !s.Finished.IsZero():
-		return app.Ago(time.Since(s.Finished)) + " ago"
+		return operator.Ago(time.Since(s.Finished)) + " ago"
 	case !s.Started.IsZero() && s.Runner != "":
-		return app.Ago(time.Since(s.Started))
+		return operator.Ago(time.Since(s.Started))
 	case !s.Enqueued.IsZero():
-		return app.Ago(time.Since(s.Enqueued))
+		return operator.Ago(time.Since(s.Enqueued))
 	}
 	return "-"
 }
@@ -130,10 +131,10 @@ func listQueues(d *desk) error {
 		for _, q := range queues {
 			state, oldest := "active", "-"
 			if !q.Paused.IsZero() {
-				state = "paused " + app.Ago(q.Now.Sub(q.Paused))
+				state = "paused " + operator.Ago(q.Now.Sub(q.Paused))
 			}
 			if !q.Oldest.IsZero() {
-				oldest = app.Ago(time.Since(q.Oldest))
+				oldest = operator.Ago(time.Since(q.Oldest))
 			}
 			n := q.Counters
 			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", q.Name, state, q.Waiting, oldest, q.Running, q.Scheduled, q.Dead, q.Runners,

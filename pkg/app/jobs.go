@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"supervisor/pkg/operator"
 	"supervisor/pkg/tasks"
 )
 
@@ -234,20 +235,5 @@ func (r RunnerStatus) Age() string {
 	if r.Since.IsZero() || r.Since.Unix() <= 0 {
 		return "-"
 	}
-	return Ago(time.Since(r.Since))
-}
-
-// Ago says a duration as people do: one unit, two where it matters.
-func Ago(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < time.Second:
-		return fmt.Sprintf("%d ms", d.Milliseconds())
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-	}
-	return fmt.Sprintf("%d days", int(d.Hours()/24))
+	return operator.Ago(time.Since(r.Since))
 }

@@ -152,18 +152,18 @@ func (a *app) jobsPage(ctx *fasthttp.RequestCtx, limit context.Context) error {
 	var rows []queueRow
 	for i, q := range queues {
 		row := queueRow{
-			Name: q.Name, Link: link(q.Name, filter.State, ""), Oldest: "–", Pending: grouped(q.Waiting), Running: grouped(q.Running), Scheduled: grouped(q.Scheduled),
-			Dead: grouped(q.Dead), Runners: "", Here: i == at, Paused: !q.Paused.IsZero(), AnyDead: q.Dead > 0, Done: q.Counters.Done, Accepted: q.Counters.Accepted, At: q.Now.UnixMilli(),
+			Name: q.Name, Link: link(q.Name, filter.State, ""), Oldest: "–", Pending: operator.Grouped(q.Waiting), Running: operator.Grouped(q.Running), Scheduled: operator.Grouped(q.Scheduled),
+			Dead: operator.Grouped(q.Dead), Runners: "", Here: i == at, Paused: !q.Paused.IsZero(), AnyDead: q.Dead > 0, Done: q.Counters.Done, Accepted: q.Counters.Accepted, At: q.Now.UnixMilli(),
 		}
 		if q.Runners > 0 {
-			row.Runners = grouped(q.Runners)
+			row.Runners = operator.Grouped(q.Runners)
 		}
 		if q.Waiting > 0 && !q.Oldest.IsZero() {
-			row.Oldest = Ago(q.Now.Sub(q.Oldest))
+			row.Oldest = operator.Ago(q.Now.Sub(q.Oldest))
 		}
 		row.Action = operator.Action{Action: "/admin/queues/" + q.Name + "/pause", Verb: "Pause", Of: q.Name, Question: "Pause " + q.Name + "? What runs goes on, nothing more begins.", CSRF: csrf, Back: here}
 		if row.Paused {
-			row.PausedFor = Ago(q.Now.Sub(q.Paused))
+			row.PausedFor = operator.Ago(q.Now.Sub(q.Paused))
 			row.Action = operator.Action{Action: "/admin/queues/" + q.Name + "/resume", Verb: "Resume", Of: q.Name, Question: "Resume " + q.Name + "?", CSRF: csrf, Back: here}
 		}
 		rows = append(rows, row)
@@ -185,7 +185,7 @@ func (a *app) jobsPage(ctx *fasthttp.RequestCtx, limit context.Context) error {
 	for _, state := range tasks.Listed {
 		t := tab{State: state, Link: link(filter.Queue, state, ""), Here: state == filter.State}
 		if n, counted := count[state]; counted {
-			t.Count = grouped(n)
+			t.Count = operator.Grouped(n)
 		}
 		tabs = append(tabs, t)
 	}
@@ -217,13 +217,13 @@ func describeRow(job tasks.Status, state tasks.State, csrf, back string) jobRow 
 	}
 	switch {
 	case !job.Finished.IsZero():
-		row.When = Ago(time.Since(job.Finished)) + " ago"
+		row.When = operator.Ago(time.Since(job.Finished)) + " ago"
 	case !job.Due.IsZero():
-		row.When = Ago(time.Until(job.Due))
+		row.When = operator.Ago(time.Until(job.Due))
 	case job.Runner != "":
-		row.When = Ago(time.Since(job.Started))
+		row.When = operator.Ago(time.Since(job.Started))
 	case !job.Enqueued.IsZero():
-		row.When = Ago(time.Since(job.Enqueued))
+		row.When = operator.Ago(time.Since(job.Enqueued))
 	}
 	line, _, _ := strings.Cut(job.Error, "\n")
 	if job.Runner != "" {
@@ -234,13 +234,4 @@ func describeRow(job tasks.Status, state tasks.State, csrf, back string) jobRow 
 	}
 	row.Text = line
 	return row
-}
-
-// grouped writes large numbers for the eye: 1,000,000.
-func grouped(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	for at := len(digits) - 3; at > 0; at -= 3 {
-		digits = digits[:at] + "," + digits[at:]
-	}
-	return digits
 }
