@@ -109,7 +109,17 @@ type Pool struct {
 	Degraded   string   `json:"degraded,omitempty"`
 	Workers    []Worker `json:"workers"` // by slot; those that leave come last
 	Queued     int      `json:"queued"`  // connections that wait to be accepted; -1: unknown
-	Work       Work     `json:"work"`
+	// Listeners are Addresses in their order, with their queues.
+	Listeners []Listener `json:"listeners"`
+	Work      Work       `json:"work"`
+}
+
+// Listener is an address of a pool.
+type Listener struct {
+	Name    string `json:"name"` // as the workers see it, LISTEN_FDNAMES
+	Address string `json:"address"`
+	Queued  int    `json:"queued"` // connections that wait to be accepted, over all slots; -1: unknown
+	Limit   int    `json:"limit"`  // how many may
 }
 
 // Work is what all workers of a pool have done that it has and had, as far as they keep a scoreboard: it never goes down, also over reloads
@@ -138,6 +148,7 @@ type Worker struct {
 	Suspect     string  `json:"suspect,omitempty"`      // it makes no progress, and connections go to others: why we think so
 	Overdue     string  `json:"overdue,omitempty"`      // the limit that it has reached: it waits for its turn to be replaced
 	Reason      string  `json:"reason,omitempty"`       // why it leaves
+	Left        float64 `json:"left_seconds,omitempty"` // until the deadline of its state: ready, or its exit, is due by then
 	Failures    int     `json:"failures,omitempty"`     // of its slot: starts that failed in a row
 	// Labels are the program's own counters and gauges, by name (worker.Label); those of seconds are in microseconds.
 	Labels map[string]int64 `json:"labels,omitempty"`

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -12,12 +13,22 @@ import (
 	"supervisor/pkg/scoreboard"
 )
 
-// answerStatus is GET /v1/status. The loop only notes what it knows; what the kernel must be asked is asked here.
+// answerStatus is GET /v1/status.
 func (s *Supervisor) answerStatus(w http.ResponseWriter, r *http.Request) {
-	v, err := s.takeView(r.Context())
+	status, err := s.fullStatus(r.Context(), true)
 	if err != nil {
 		fail(w, http.StatusServiceUnavailable, "%v", err)
 		return
+	}
+	reply(w, http.StatusOK, status)
+}
+
+// fullStatus gives everything. The loop only notes what it knows; what the kernel must be asked is asked here. details: also the labels and latencies of
+// each worker, which are many.
+func (s *Supervisor) fullStatus(ctx context.Context, details bool) (control.Status, error) {
+	v, err := s.takeView(ctx)
+	if err != nil {
+		return control.Status{}, err
 	}
 	defer v.release()
 	for _, p := range v.pools {
@@ -25,7 +36,7 @@ func (s *Supervisor) answerStatus(w http.ResponseWriter, r *http.Request) {
 			if vital, ok := vitalOf(worker.id); ok {
 				worker.status.Memory, worker.status.CPU = vital.memory, vital.cpu.Seconds()
 			}
-			if worker.status.Scored {
+			if details && worker.status.Scored {
 				totals := worker.board.Totals()
 				worker.status.Labels, worker.status.Latency = worker.board.Labels(), totals.Latency[:]
 			}
@@ -33,13 +44,13 @@ func (s *Supervisor) answerStatus(w http.ResponseWriter, r *http.Request) {
 		if p.status != nil {
 			totals := p.totals()
 			p.status.Work = control.Work{Requests: totals.Get(scoreboard.Finished), Errors: totals.Get(scoreboard.Errors), Latency: totals.Latency[:]}
-			p.status.Queued = p.queued()
+			p.askQueues()
 		}
 	}
 	for i := range scoreboard.Buckets - 1 {
 		v.status.LatencyBounds = append(v.status.LatencyBounds, scoreboard.BucketBound(i).Seconds())
 	}
-	reply(w, http.StatusOK, v.status)
+	return v.status, nil
 }
 
 // status notes what there is, but for the workers' labels and memory. processes are the workers of its pools, nil for a slot that waits for one.
@@ -113,13 +124,14 @@ func (s *Supervisor) stateName() string {
 func (p *pool) status(now time.Time) (st control.Pool, processes []*worker) {
 	st = control.Pool{
 		Name: p.cfg.Name, Wanted: p.wanted(), Ready: p.readyCount(), Leaving: len(p.leaving), Scaled: p.delta, Generation: p.generation,
-		Addresses: []string{}, Degraded: p.degraded(), Workers: []control.Worker{},
+		Addresses: []string{}, Listeners: []control.Listener{}, Degraded: p.degraded(), Workers: []control.Worker{},
 	}
 	if p.pending {
 		st.Wanted = 0 // until its reload has committed
 	}
 	for _, b := range p.sockets {
 		st.Addresses = append(st.Addresses, b.address())
+		st.Listeners = append(st.Listeners, control.Listener{Name: b.bind.Name, Address: b.address()})
 	}
 	for _, sl := range p.slots {
 		for _, w := range []*worker{sl.current, sl.next} {
@@ -194,6 +206,9 @@ func (w *worker) status(now time.Time) control.Worker {
 	}
 	if w.state > ready {
 		st.Reason = string(w.reason)
+	}
+	if !w.deadline.IsZero() {
+		st.Left = max(0, w.deadline.Sub(now).Seconds())
 	}
 	return st
 }

@@ -127,15 +127,18 @@ func (v *poolView) totals() scoreboard.Totals {
 	return t
 }
 
-// queued gives how many connections wait to be accepted, over all its addresses; -1: that cannot be told of one of them.
-func (v *poolView) queued() int {
-	n := 0
-	for _, l := range v.listeners {
-		length, _, ok := l.queue()
+// askQueues asks how many connections wait at each address.
+func (v *poolView) askQueues() {
+	for i, l := range v.listeners[:min(len(v.listeners), len(v.status.Listeners))] { // as many: a pool that was removed has none
+		at := &v.status.Listeners[i]
+		length, limit, ok := l.queue()
 		if !ok {
-			return -1
+			at.Queued, v.status.Queued = -1, -1
+			continue
 		}
-		n += length
+		at.Queued, at.Limit = length, limit
+		if v.status.Queued >= 0 {
+			v.status.Queued += length
+		}
 	}
-	return n
 }
