@@ -1,6 +1,7 @@
 # Everything that one does here, by name. `make` prints the list.
 
 ADDR    ?= 127.0.0.1:8080
+ADMIN   ?= 127.0.0.1:9900
 WORKERS ?= 4
 FUZZTIME ?= 30s
 
@@ -21,12 +22,13 @@ help: ## print this list
 build: ## bin/supervisor and bin/app
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/supervisor ./cmd/app
 
-run: build ## web workers, job runners and an in-memory Redis (etc/dev.toml; ADDR=127.0.0.1:8080 WORKERS=4); needs nothing but Go
+run: build ## web workers, job runners and an in-memory Redis (etc/dev.toml; ADDR=127.0.0.1:8080 ADMIN=127.0.0.1:9900 WORKERS=4); needs nothing but Go
 	@echo
 	@echo "  look:    http://$(ADDR)/   http://$(ADDR)/health/worker"
 	@echo "  try:     curl -i --data-binary @pkg/app/testdata/go-turns-two-280x360.jpeg http://$(ADDR)/images"
 	@echo "           bin/supervisor ctl -c etc/dev.toml status"
-	@sh -c ': $${APP_ADMIN_TOKEN:=$$(od -An -N16 -tx1 /dev/urandom | tr -d " \n")}; export APP_ADMIN_TOKEN; echo "  jobs:    http://$(ADDR)/admin/jobs   the token for this run: $$APP_ADMIN_TOKEN"; \
+	@sh -c ': $${APP_ADMIN_TOKEN:=$$(od -An -N16 -tx1 /dev/urandom | tr -d " \n")}; export APP_ADMIN_TOKEN SUPERVISOR_ADMIN=$(ADMIN) SUPERVISOR_ADMIN_TOKEN=$$APP_ADMIN_TOKEN; \
+	echo "  steer:   http://$(ADMIN)/   http://$(ADDR)/admin/jobs   the token for this run: $$APP_ADMIN_TOKEN"; \
 	echo "  reload:  kill -HUP $$$$       stop: Ctrl-C"; echo; unset APP_DEBUG; exec bin/supervisor -c etc/dev.toml -w $(WORKERS) -b $(ADDR)'
 
 # `check` before the tests: a slip of the pen shows in seconds. go test comes last, so that its own last lines are the last to see.
@@ -64,8 +66,8 @@ bench-jobs: deps ## jobs beside asynq on a real Redis (about 5 minutes)
 prove: deps ## the long proofs: 100 reloads, 50 self-upgrades, 100,000 requests under load, 200 kills (PROVE=1)
 	PROVE=1 go test -count=1 -timeout 60m ./...
 
-screenshots: deps ## pictures of the jobs page in a real Chromium, into docs/images
-	APP_SCREENSHOTS=$(CURDIR)/docs/images go test -count=1 -run TestJobsPageInABrowser ./pkg/app
+screenshots: deps ## pictures of the jobs page and the dashboard in a real Chromium, into docs/images
+	SCREENSHOTS=$(CURDIR)/docs/images go test -count=1 -run 'TestJobsPageInABrowser|TestTheDashboardIsReadable' ./pkg/app ./pkg/dashboard
 
 # go test fuzzes one target of one package at a time; it finds all there are by their name.
 fuzz: ## fuzz every target for FUZZTIME (30s): records, ids, schedules, HTTP inputs, configuration; FUZZ=Name for one

@@ -9,9 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
 )
 
@@ -75,7 +77,16 @@ func newPage(t testing.TB, ctx context.Context) *Page {
 // Another opens one more page of the same browser, with cookies and connections of its own.
 func (p *Page) Another() *Page {
 	p.t.Helper()
-	ctx, stop := chromedp.NewContext(p.ctx, chromedp.WithNewBrowserContext())
+	var id target.ID
+	browser := cdp.WithExecutor(p.ctx, chromedp.FromContext(p.ctx).Browser)
+	own, err := target.CreateBrowserContext().Do(browser)
+	if err == nil {
+		id, err = target.CreateTarget("about:blank").WithBrowserContextID(own).WithNewWindow(true).Do(browser)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, stop := chromedp.NewContext(p.ctx, chromedp.WithTargetID(id))
 	p.t.Cleanup(stop)
 	if err := chromedp.Run(ctx); err != nil {
 		p.t.Fatal(err)

@@ -77,7 +77,7 @@ func (d *desk) furnish() (dead, running string) {
 	return dead, running
 }
 
-// With APP_SCREENSHOTS=DIR it leaves pictures there: `make screenshots`.
+// With SCREENSHOTS=DIR it leaves pictures there: `make screenshots`.
 func TestJobsPageInABrowser(t *testing.T) {
 	t.Parallel()
 	d := serveTasks(t, "APP_ADMIN_TOKEN", testToken)
@@ -87,7 +87,7 @@ func TestJobsPageInABrowser(t *testing.T) {
 	picture := func(name string, width, height int64, dark bool) {
 		t.Helper()
 		p.Window(width, height, dark)
-		p.Picture(os.Getenv("APP_SCREENSHOTS"), name)
+		p.Picture(os.Getenv("SCREENSHOTS"), name)
 	}
 	address := "http://" + d.addr + jobsPath
 

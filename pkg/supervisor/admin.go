@@ -20,7 +20,7 @@ func (s *Supervisor) openAdmin() error {
 	if b.Network != "" {
 		address = b.String()
 	}
-	if s.desk.admin = s.inheritedEndpoint(adminDescriptor, "admin", address); s.desk.admin != nil || address == "" {
+	if s.desk.admin = s.inheritedEndpoint(adminDescriptor, "admin listener", address); s.desk.admin != nil || address == "" {
 		return nil
 	}
 	var l net.Listener
@@ -32,19 +32,20 @@ func (s *Supervisor) openAdmin() error {
 	}
 	if err != nil {
 		if l != nil {
-			newEndpoint("admin", "", l).close()
+			newEndpoint("admin listener", "", l).close()
 		}
 		return fmt.Errorf("%w admin address %s: %w", ErrBind, b, err)
 	}
-	s.desk.admin = newEndpoint("admin", address, l)
+	s.desk.admin = newEndpoint("admin listener", address, l)
 	return nil
 }
 
-// checkEndpoints says after a reload what it could not change.
+// checkEndpoints puts a new token in force after a reload, and says what it could not change.
 func (s *Supervisor) checkEndpoints(before, after *config.Config) {
 	if before.Control != after.Control {
 		s.log.Warn("control changes only with a restart or a self-upgrade", zap.String("in use", before.Control), zap.String("configured", after.Control))
 	}
+	s.desk.token.Store(&after.AdminToken)
 	if before.Admin != after.Admin {
 		s.log.Warn("admin changes only with a restart or a self-upgrade", zap.Stringer("in use", before.Admin), zap.Stringer("configured", after.Admin))
 	}

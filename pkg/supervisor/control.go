@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,19 +17,24 @@ import (
 
 	"supervisor/pkg/config"
 	"supervisor/pkg/control"
+	"supervisor/pkg/dashboard"
+	"supervisor/pkg/operator"
 )
 
 // desk is what the control socket and the admin listener need of the loop. Only used by the loop.
 type desk struct {
-	since   time.Time   // this service's start
-	control *endpoint   // nil: none
-	admin   *endpoint   // nil: none
-	dropped []*endpoint // of the supervisor before us, until it has left
-	watches []*watch    // clients that wait for an end
-	leaving []func(Verdict)
-	last    *control.Verdict // of the last reload or upgrade, whoever asked for it
-	started bool             // every pool's first full set was ready once
-	delay   *time.Timer      // runs during drain_delay, else nil
+	since     time.Time            // this service's start
+	control   *endpoint            // nil: none
+	admin     *endpoint            // nil: none
+	dashboard *dashboard.Dashboard // on admin; nil: it does not serve
+	dropped   []*endpoint          // of the supervisor before us, until it has left
+	watches   []*watch             // clients that wait for an end
+	leaving   []func(Verdict)
+	last      *control.Verdict // of the last reload or upgrade, whoever asked for it
+	started   bool             // every pool's first full set was ready once
+	delay     *time.Timer      // runs during drain_delay, else nil
+
+	token atomic.Pointer[operator.Token] // in force. Shared and safe
 }
 
 // nothing is where net/http's complaints about clients go: they are no business of an operator's.
@@ -69,7 +74,9 @@ func (s *Supervisor) serveEndpoints() {
 		return
 	}
 	if e := s.desk.admin; e != nil {
-		e.serve(s.healthRoutes())
+		s.desk.token.Store(&s.cfg.AdminToken)
+		s.desk.dashboard = s.newDashboard()
+		e.serve(s.adminRoutes())
 		s.log.Info("admin listens", zap.String("address", e.listener.Addr().String()))
 	}
 	s.openControl()
@@ -100,6 +107,7 @@ func (s *Supervisor) sayGoodbye() {
 }
 
 func (s *Supervisor) closeEndpoints() {
+	s.closeDashboard()
 	for _, e := range []*endpoint{s.desk.admin, s.desk.control} {
 		if e != nil {
 			if s.probation && e.foreign {
@@ -162,6 +170,7 @@ func (s *Supervisor) inheritedEndpoint(descriptor, name, address string) *endpoi
 
 // passEndpointsOn leaves our listeners to the successor.
 func (s *Supervisor) passEndpointsOn() {
+	s.closeDashboard()
 	for _, e := range []*endpoint{s.desk.admin, s.desk.control} {
 		if e != nil {
 			e.passOn()
@@ -250,78 +259,40 @@ func wireVerdict(what string, v Verdict) control.Verdict {
 // ourselves names this process, for who waits for its end.
 var ourselves = control.FindProcess(os.Getpid())
 
-// asker is a client that asked for something.
-type asker struct {
-	gone context.Context // it is gone when this ends
-	wait bool            // it waits for the end
-	tell func(Verdict)   // the first one counts
-}
-
 // command begins something in the loop, and answers that it has begun, or how it ended. An error of begin says that it was not begun. The
 // client may go away whenever it likes.
 func (s *Supervisor) command(w http.ResponseWriter, r *http.Request, what string, wait bool, begin func(asker) (begun string, err error)) {
-	verdict := make(chan control.Verdict, 1)
-	asked := asker{r.Context(), wait, func(v Verdict) {
-		select {
-		case verdict <- wireVerdict(what, v):
-		default:
+	e, err := s.undertake(r.Context(), placeOf(r).of.name, what, wait, begin)
+	if err != nil {
+		if errors.Is(err, errLoopEnded) || errors.Is(err, errSuccessor) {
+			w.Header().Set("Retry-After", "0")
 		}
-	}}
-	var begun string
-	var refused error
-	at := time.Now()
-	err := s.inLoop(asked.gone, func() {
-		if s.handing != nil || s.handedOver {
-			refused = errSuccessor
-			return
+		status := http.StatusServiceUnavailable
+		if refused := new(control.Error); errors.As(err, &refused) {
+			status = refused.Status
 		}
-		s.log.Info("control", zap.String("command", what))
-		s.record(control.EventSignal, control.LevelInfo, "asked on the control socket: %s", what)
-		begun, refused = begin(asked)
-	})
-	if errors.Is(err, errLoopEnded) || errors.Is(refused, errSuccessor) {
-		w.Header().Set("Retry-After", "0")
-	}
-	if err := errors.Join(err, refused); err != nil && !errors.As(err, new(*control.Error)) {
-		fail(w, http.StatusServiceUnavailable, "%v", err)
+		fail(w, status, "%v", err)
 		return
-	}
-	if e := new(control.Error); errors.As(refused, &e) {
-		fail(w, e.Status, "%s", e.Text)
-		return
-	}
-	send := func(status int, v control.Verdict) {
-		if v.Took == 0 {
-			v.Took = time.Since(at).Seconds()
-		}
-		v.Process = ourselves
-		reply(w, status, v)
 	}
 	select {
-	case v := <-verdict: // it failed at once, or there was nothing to do
-		send(http.StatusOK, v)
+	case v := <-e.verdict: // it failed at once, or there was nothing to do
+		reply(w, http.StatusOK, e.wire(v))
 		return
 	default:
 	}
 	if !wait {
-		send(http.StatusAccepted, control.Verdict{OK: true, What: what, Text: begun, At: at})
+		reply(w, http.StatusAccepted, e.wire(control.Verdict{OK: true, What: what, Text: e.begun, At: e.at}))
 		return
 	}
 	defer hold(r)()
-	w.Header().Set(control.HeaderBegun, begun)
+	w.Header().Set(control.HeaderBegun, e.begun)
 	w.WriteHeader(http.StatusProcessing)
 	w.Header().Del(control.HeaderBegun)
-	select {
-	case v := <-verdict:
-		send(http.StatusOK, v)
-	case <-asked.gone.Done():
-	case <-s.over:
-		select {
-		case v := <-verdict: // the last words
-			send(http.StatusOK, v)
-		default:
-			fail(w, http.StatusServiceUnavailable, "%v", errLoopEnded)
-		}
+	switch v, err := e.end(r.Context(), s.over); {
+	case err == nil:
+		reply(w, http.StatusOK, v)
+	case errors.Is(err, errLoopEnded):
+		fail(w, http.StatusServiceUnavailable, "%v", err)
 	}
 }
 

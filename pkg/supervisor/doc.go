@@ -48,6 +48,7 @@
 //	rescue.go       queues of slots without a worker    suspect.go      ready workers without progress
 //	control.go      the control socket: commands, waits command.go      what they do to pools and workers; status.go what there is
 //	admin.go        health                              endpoint.go     listeners that answer HTTP; places.go their clients
+//	dashboard.go    what pkg/dashboard sees of us       errand.go       what a client asked the loop for
 //	delay.go        drain_delay                         journal.go      what has happened; stream.go for clients that follow
 //	recent.go       what was written lately; logs.go    inforce.go      the configuration in force, for people
 //	dump.go         profiles of workers                 drained.go      slots without a worker, by hand

@@ -126,7 +126,7 @@ func (e *endpoint) serve(handler http.Handler) {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, placeKey{}, c) },
 		ErrorLog:    nothing,
 	}
-	go e.server.Serve(&places{Listener: e.listener})
+	go e.server.Serve(&places{Listener: e.listener, name: e.name})
 }
 
 // close takes the socket away, and gives clients a moment to take their last answer.

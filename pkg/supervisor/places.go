@@ -16,6 +16,7 @@ const (
 // for the longest: strangers who say nothing, or take no answer, cost each other, and no probe waits for them.
 type places struct {
 	net.Listener
+	name  string   // of the endpoint, for people
 	taken []*place // by connections, also some that have ended. Only used by the goroutine that accepts
 	turn  atomic.Uint64
 	held  atomic.Int32
