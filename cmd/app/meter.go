@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -166,20 +167,25 @@ func (h *histogram) observe(d time.Duration) {
 const queuesEvery = 5 * time.Second
 
 // reportQueues puts what the queues hold on the scoreboard, until ctx ends: then it is 0, for the largest of what all runners say is taken, and this
-// one may drain for long. While Redis is away the last values stay.
+// one may drain for long. While Redis is away the last values stay, and jobs_broker_up says so: job_runner_up is 1 as long as all slots
+// are taken, and those of a busy runner are, until Redis is back.
 func reportQueues(ctx context.Context, label func(name string) scoreboard.Label, inspector *tasks.Inspector, queues []string) {
 	tick := time.NewTicker(queuesEvery)
 	defer tick.Stop()
-	said := map[string]scoreboard.Label{}
+	said, up := map[string]scoreboard.Label{}, label("jobs_broker_up")
 	defer func() {
 		for _, l := range said {
 			l.Set(0)
 		}
 	}()
 	for {
+		answers := int64(1)
 		for _, name := range queues {
 			q, err := inspector.Queue(ctx, name)
 			if err != nil {
+				if !errors.Is(err, tasks.ErrUnknownQueue) { // which nobody has stored anything in yet
+					answers = 0
+				}
 				continue
 			}
 			set := func(series string, value int64) {
@@ -201,6 +207,9 @@ func reportQueues(ctx context.Context, label func(name string) scoreboard.Label,
 			set("jobs_dead", q.Dead)
 			set("jobs_paused", paused)
 			set("jobs_runners", q.Runners)
+		}
+		if ctx.Err() == nil {
+			up.Set(answers)
 		}
 		select {
 		case <-tick.C:

@@ -17,7 +17,8 @@ import (
 // What jobs do is on the scoreboard, where the supervisor reads it.
 func TestJobsAreOnTheScoreboard(t *testing.T) {
 	t.Parallel()
-	client, err := tasks.Connect("redis://"+miniredis.RunT(t).Addr(), tasks.Options{})
+	redis := miniredis.RunT(t)
+	client, err := tasks.Connect("redis://"+redis.Addr(), tasks.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +121,7 @@ func TestJobsAreOnTheScoreboard(t *testing.T) {
 	await(map[string]int64{
 		`jobs_in_progress{queue="default"}`: 3, `jobs_running{queue="default"}`: 3, `jobs_queue_length{queue="default"}`: 2,
 		`jobs_scheduled{queue="default"}`: 1, `jobs_dead{queue="default"}`: 1, `jobs_paused{queue="default"}`: 0, `jobs_runners{queue="default"}`: 1,
+		"jobs_broker_up": 1,
 	})
 	close(hold)
 	await(map[string]int64{`jobs_in_progress{queue="default"}`: 0})
@@ -128,6 +130,10 @@ func TestJobsAreOnTheScoreboard(t *testing.T) {
 		t.Error(err)
 	}
 	await(map[string]int64{`jobs_scheduled{queue="default"}`: 0, `jobs_runners{queue="default"}`: 0}) // others say that now
+
+	redis.Close()
+	go reportQueues(t.Context(), writer.Label, client.Inspector(), []string{"default"})
+	await(map[string]int64{"jobs_broker_up": 0})
 }
 
 // However many tasks there are, and whatever their names, the scoreboard has room and no name is cut.

@@ -79,8 +79,10 @@ func jobs() dashboard {
 						{"sum by (queue) (rate(jobs_claimed_total" + chosenQ + "[$__rate_interval]))", "{{queue}} claimed"},
 						{"sum by (queue) (rate(jobs_crashed_total" + chosenQ + "[$__rate_interval]))", "{{queue}} taken back"},
 					}},
-				{title: "Claims come through", about: "Whether each runner reaches Redis and can claim. The alert JobClaimsFail looks at it: none of a pool for 2 minutes.", kind: timeline, unit: "short", width: 24, shows: map[int]string{1: "yes", 0: "no"},
+				{title: "Claims come through", about: "Whether each runner reaches Redis and can claim. The alert JobClaimsFail looks at it: none of a pool for 2 minutes.", kind: timeline, unit: "short", width: 12, shows: map[int]string{1: "yes", 0: "no"},
 					queries: []query{{`job_runner_up{service=~"$service",instance=~"$instance"}`, "{{instance}} {{worker}}"}}},
+				{title: "Redis answers", about: "Whether the runner that looks at the queues gets an answer. While it does not, the figures of the queues are those of before.", kind: timeline, unit: "short", width: 12, shows: map[int]string{1: "yes", 0: "no"},
+					queries: []query{{`max by (instance, pool) (jobs_broker_up{service=~"$service",instance=~"$instance"})`, "{{instance}} {{pool}}"}}},
 			}},
 		},
 	}

@@ -352,7 +352,12 @@ func TestRealPrometheusSeesRarerTroubles(t *testing.T) {
 	s.a.ctl(true, "reload")
 	p.awaitQuiet(t, "DBConnectionBudgetExceeded")
 
-	// Redis hangs, then all runners are gone.
+	// Redis hangs, and its runners have enough to do. Then all of them are gone.
+	for range 50 {
+		if _, err := s.broker.EnqueueTask(t.Context(), "drill", map[string]int{"ms": 1000}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.redis.Signal(syscall.SIGSTOP)
 	p.awaitAlerts(t, "JobClaimsFail")
 	s.redis.Signal(syscall.SIGCONT)

@@ -125,6 +125,7 @@ var workerFamilies = []*family{
 	ofWorkers(kindGauge, "jobs_dead", "Jobs that have failed for good and are kept to be looked at; take the max.", "worker", "queue"),
 	ofWorkers(kindGauge, "jobs_paused", "1 when the queue is paused, else 0; take the max.", "worker", "queue"),
 	ofWorkers(kindGauge, "jobs_runners", "Runners that are alive, of all machines; take the max.", "worker", "queue"),
+	ofWorkers(kindGauge, "jobs_broker_up", "1 when Redis answered the runner that looks at the queues, else 0; take the max.", "worker"),
 	ofWorkers(kindGauge, "job_runner_up", "1 when this runner's claims come through, else 0.", "worker"),
 	ofWorkers(kindGauge, "db_pool_connections", "Connections of this process to the database, by state.", "worker", "state"),
 	ofWorkers(kindGauge, "db_pool_max_connections", "Connections to the database that this process may have.", "worker"),
