@@ -165,6 +165,7 @@ func TestRealPrometheusSeesALoadedSystem(t *testing.T) {
 	p.awaitData(t, []expression{{where: "first look", text: `sum(rate(http_requests_total[5s])) > 0 and sum(up{job="backend"}) == 2`}})
 	s.a.ctl(true, "reload")
 	s.b.ctl(true, "upgrade")
+	s.strange()
 	for range 12 { // one for each slot of all runners
 		if _, err := s.broker.EnqueueTask(ctx, "drill", map[string]int{"ms": 5000}); err != nil {
 			t.Fatal(err)
@@ -220,8 +221,10 @@ func checkMetrics(t *testing.T, s *system) {
 // seesTroubles breaks things, all that do not hide each other at once, and repairs them. The clients go on until stop.
 func (p *prometheus) seesTroubles(t *testing.T, s *system, stop func()) {
 	t.Helper()
-	// Those of a system that is well are quiet; some of its jobs die, which it was told to see.
-	ofJobs := []string{"JobFailureRateHigh", "DeadJobsGrowing"}
+	// Those of a system that is well are quiet. Some of its jobs die, which it was told to see, and those that are nobody's wait.
+	ctx := t.Context()
+	s.strange()
+	ofJobs := []string{"JobFailureRateHigh", "DeadJobsGrowing", "JobsPostponed"}
 	broken := []string{"NoReadyWorkers web", "WorkersBelowDesired web", "WorkerCrashLoop web", "Degraded", "ReloadFailed", "JobQueueBacklogGrowing",
 		"JobQueueLatencyHigh", "ListenQueueFilling web"}
 	p.awaitAlerts(t, append(ofJobs, "Watchdog")...)
@@ -239,7 +242,6 @@ func (p *prometheus) seesTroubles(t *testing.T, s *system, stop func()) {
 	s.a.write("toml", s.a.good+"\nwrokers = 3\n", 0o644)
 	s.a.ctl(false, "reload")
 	// A backlog.
-	ctx := t.Context()
 	if _, err := s.broker.Inspector().Pause(ctx, "default"); err != nil {
 		t.Fatal(err)
 	}
@@ -260,6 +262,11 @@ func (p *prometheus) seesTroubles(t *testing.T, s *system, stop func()) {
 
 	fixed()
 	stop()
+	for _, id := range s.waiting {
+		if _, err := s.broker.Cancel(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.b.repair("web")
 	s.b.ctl(true, "reload")
 	for _, conn := range waiting {

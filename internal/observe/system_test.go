@@ -57,6 +57,8 @@ type system struct {
 	data   string // address of the database
 	broker *tasks.Client
 	a, b   *supervisor
+	// Jobs that no runner has a handler for.
+	waiting []string
 }
 
 // supervisor is one in a process of its own, with its log in a file.
@@ -280,6 +282,16 @@ func (s *supervisor) repair(pool string) {
 	}
 }
 
+// strange stores a job that no runner has a handler for.
+func (s *system) strange() {
+	s.t.Helper()
+	id, err := s.broker.Enqueue(s.t.Context(), "nobody-does-this", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.waiting = append(s.waiting, id)
+}
+
 // use loads both, each request one after the other, so that all sorts of answers and jobs come in; until ctx ends.
 func (s *system) use(ctx context.Context) {
 	for _, one := range []*supervisor{s.a, s.b} {
@@ -300,7 +312,7 @@ func (s *system) use(ctx context.Context) {
 				s.a.ask("POST", at+"/debug/panic")
 			}
 			if n%2 == 0 {
-				_, _ = s.broker.Enqueue(ctx, "nobody-does-this", nil, tasks.MaxAttempts(1))
+				_, _ = s.broker.Enqueue(ctx, "drill", []byte("no drill"), tasks.MaxAttempts(1))
 			}
 			if n == 0 {
 				s.a.ask("GET", at+"/debug/sleep?ms=1500") // beyond the pool's timeout
