@@ -12,7 +12,6 @@ type expression struct {
 	where string // the dashboard and the panel, or the rule
 	text  string
 	empty string // why it may have no data
-	alert bool
 }
 
 // expressions gives those of all dashboards.

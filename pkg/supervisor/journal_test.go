@@ -26,15 +26,6 @@ func kinds(events []control.Event) string {
 	return strings.Join(names, " ")
 }
 
-func (m *master) history(q control.HistoryQuery) control.History {
-	m.t.Helper()
-	h, err := m.History(testContext(m.t), q)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return h
-}
-
 // awaitEvent waits for the n-th event of a kind whose text has these words.
 func (m *master) awaitEvent(kind, words string, n int) control.Event {
 	m.t.Helper()

@@ -102,7 +102,7 @@ func TestHostileNames(t *testing.T) {
 		w.procs[0].writer.Label(`b_bytes_bucket{le="1e1"}`).Add(4) // the same bound
 		w.procs[1].writer.Label(`b_bytes_bucket{le="5"}`).Add(1)   // of another version of the program
 		w.procs[1].writer.Label(`b_bytes_bucket{le="-Inf"}`).Add(1 << 62)
-		now, text := scrape(t, m)
+		now, _ := scrape(t, m)
 		for series, want := range map[string]float64{
 			`mails_total{pool="web",service="shop"}`:                     0,
 			`mail_seconds{pool="web",service="shop",worker="web.0"}`:     1.5,
@@ -126,7 +126,7 @@ func TestHostileNames(t *testing.T) {
 			}
 			name(string(label), random.Int64())
 		}
-		_, text = scrape(t, m)
+		_, text := scrape(t, m)
 		if problems, err := promlint.New(strings.NewReader(text)).Lint(); err != nil {
 			t.Errorf("%v: %v", err, problems)
 		}
