@@ -24,6 +24,7 @@ EXAMPLES
    supervisor -w 4 -b :8080 -- bin/app serve       four workers on one port, no file
    supervisor -c etc/supervisor.toml               all pools of a file
    supervisor -c etc/supervisor.toml --pool jobs   one of them
+   supervisor --reload -b :8080 -- bin/app serve   development: builds and reloads whenever a file is saved
    supervisor -c FILE --check-config && kill -HUP "$(cat PIDFILE)"
                                                    deploy: nothing changes unless the file is good
 
@@ -54,5 +55,6 @@ ENVIRONMENT
                                    for the one pool with bind
    SUPERVISOR_POOL_<NAME>_<KEY>    any key of [pool.NAME], as in SUPERVISOR_POOL_WEB_MAX_MEMORY=512MiB
    SUPERVISOR_<KEY>                any key of [supervisor], as in SUPERVISOR_LOGLEVEL=debug
+   SUPERVISOR_DEV_<KEY>            any key of [dev]
    An empty variable counts as not set.
 `

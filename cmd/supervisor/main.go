@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -161,6 +162,8 @@ func sources(c *cli.Context, environ, workerArgs []string) config.Sources {
 		case !c.IsSet(o.long) || !slices.Contains(settings, o.long):
 		case o.repeatable:
 			src.Flags[o.long] = c.StringSlice(o.long)
+		case o.value == "":
+			src.Flags[o.long] = []string{strconv.FormatBool(c.Bool(o.long))}
 		default:
 			src.Flags[o.long] = []string{c.String(o.long)}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cloudflare/tableflip"
 
+	"supervisor/internal/devmode"
 	"supervisor/pkg/config"
 	"supervisor/pkg/holder"
 	"supervisor/pkg/supervisor"
@@ -37,11 +38,24 @@ func run(load func() (*config.Config, error)) (int, error) {
 		inherited.Fail(err)
 		return exitConfig, err
 	}
-	return serve(cfg, load, inherited, signals), nil
+	dev, err := develop(cfg)
+	if err != nil {
+		inherited.Fail(err)
+		return exitFailed, err
+	}
+	if dev != nil && !inherited.Continues() {
+		if !firstBuild(dev, signals) {
+			return exitOK, nil
+		}
+		if cfg, err = load(); err != nil { // it may have changed meanwhile
+			return exitConfig, err
+		}
+	}
+	return serve(cfg, load, inherited, signals, dev), nil
 }
 
-// serve gives the exit code.
-func serve(cfg *config.Config, load func() (*config.Config, error), inherited *supervisor.Inheritance, signals <-chan os.Signal) int {
+// serve gives the exit code. dev is nil without --reload.
+func serve(cfg *config.Config, load func() (*config.Config, error), inherited *supervisor.Inheritance, signals <-chan os.Signal, dev *devmode.Mode) int {
 	s, err := supervisor.New(cfg, supervisor.Options{Load: load, Version: buildVersion(), Inherited: inherited})
 	if err != nil {
 		inherited.Fail(err)
@@ -57,6 +71,7 @@ func serve(cfg *config.Config, load func() (*config.Config, error), inherited *s
 		}
 		return exitBind
 	}
+	defer reloadOnChange(dev, s)()
 	switch err := s.Run(context.Background(), signals); {
 	case err == nil:
 		return exitOK

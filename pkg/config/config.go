@@ -21,6 +21,7 @@ type Config struct {
 	AdminToken     operator.Token `json:"-"` // see ReadAdminToken; "": nobody may do more than ask for health
 
 	Service string // what we are part of: the label service of the metrics
+	Dev     Dev
 	Pools   []*Pool
 
 	// sources says where each value came from, by its dotted key: for --print-config and for the errors of --check-config.
@@ -35,6 +36,7 @@ func Defaults() *Config {
 		LogLevel:  "info",
 		LogFormat: LogConsole,
 		Service:   "backend",
+		Dev:       devDefaults(),
 		Pools: []*Pool{{
 			Name:             "web",
 			Backlog:          2048,

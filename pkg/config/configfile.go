@@ -31,14 +31,18 @@ func (l *loader) readFile() {
 		case e.path[0] == "deploy": // belongs to fleet
 		case len(e.path) == 1 && !e.table:
 			l.unknownTop(from, e.path[0])
-		case e.path[0] != "supervisor" && e.path[0] != "pool":
-			l.once(from, e.path[0], "unknown section; there are [supervisor], [pool.NAME] and [deploy]%s",
-				didYouMean(e.path[0], []string{"supervisor", "pool", "deploy"}))
+		case e.path[0] != "supervisor" && e.path[0] != "pool" && e.path[0] != "dev":
+			l.once(from, e.path[0], "unknown section; there are [supervisor], [pool.NAME], [dev] and [deploy]%s",
+				didYouMean(e.path[0], []string{"supervisor", "pool", "dev", "deploy"}))
 		case e.inList:
 			l.once(from, key, "[[…]] is a list of sections; write [%s]", key)
 		case e.path[0] == "supervisor":
 			if len(e.path) > 1 {
 				l.readEntry(nil, e, from)
+			}
+		case e.path[0] == "dev":
+			if len(e.path) > 1 {
+				l.readDev(e, from)
 			}
 		case len(e.path) == 1: // [pool]
 		case len(e.path) == 2 && !e.table:
@@ -51,6 +55,19 @@ func (l *loader) readFile() {
 	}
 	if len(l.cfg.Pools) == 0 && len(l.problems) == 0 {
 		l.problems.add(origin{kind: fromFile, name: file}, "", `has no pool; write [pool.web] and command = ["/usr/bin/app", "serve"]`)
+	}
+}
+
+// readDev takes a key of [dev].
+func (l *loader) readDev(e entry, from origin) {
+	key := strings.Join(e.path[:2], ".")
+	switch s := find(devSettings, e.path[1]); {
+	case s == nil:
+		l.once(from, key, "unknown key%s", didYouMean(e.path[1], keys(devSettings)))
+	case e.table || len(e.path) > 2:
+		l.once(from, key, "is a value, not a section")
+	default:
+		set(l, &l.cfg.Dev, s, key, e.value, from)
 	}
 }
 
@@ -88,6 +105,8 @@ func (l *loader) readEntry(p *Pool, e entry, from origin) {
 	switch {
 	case p != nil && ps == nil && ss != nil:
 		l.once(from, key, "belongs into [supervisor]")
+	case ss == nil && ps == nil && find(devSettings, name) != nil:
+		l.once(from, key, "belongs into [dev]")
 	case p == nil && ss == nil && ps != nil:
 		l.once(from, key, "belongs into [pool.NAME]")
 	case p != nil && ps == nil:
@@ -158,12 +177,14 @@ func (l *loader) once(from origin, key, format string, args ...any) {
 // unknownTop is about a key above the first section.
 func (l *loader) unknownTop(from origin, name string) {
 	switch {
-	case name == "supervisor" || name == "pool":
-		l.fail(from, name, "is a section: write [supervisor] or [pool.web], and keys below it")
+	case name == "supervisor" || name == "pool" || name == "dev":
+		l.fail(from, name, "is a section: write [supervisor], [pool.web] or [dev], and keys below it")
 	case find(supervisorSettings, name) != nil:
 		l.fail(from, name, "stands above the first section; it belongs into [supervisor]")
 	case find(poolSettings, name) != nil:
 		l.fail(from, name, "stands above the first section; it belongs into [pool.NAME]")
+	case find(devSettings, name) != nil:
+		l.fail(from, name, "stands above the first section; it belongs into [dev]")
 	default:
 		l.fail(from, name, "unknown key%s", unknownTail(name, append(keys(supervisorSettings), keys(poolSettings)...)))
 	}

@@ -11,8 +11,8 @@
 //
 // # Adding a setting
 //
-// A field in Config or Pool, its row in a table of settings.go, and its default in Defaults, where the zero value is not it. Key, variable,
-// --print-config and what a bad value is told follow from the row. What single values cannot show is judged in validate.go. Tests say
+// A field in Config, Pool or Dev, its row in a table of settings.go or dev.go, and its default in Defaults, where the zero value is not it. Key,
+// variable, --print-config and what a bad value is told follow from the row. What single values cannot show is judged in validate.go. Tests say
 // what is missing in etc/supervisor.toml and testdata/full.toml, and, of a setting with a flag, in cmd/supervisor/flags.go.
 //
 // # Rooms
@@ -25,4 +25,5 @@
 //	bind.go         addresses; socket.go their sockets      problem.go      what is wrong, and where values come from
 //	check.go        --check-config; checkbind.go addresses  print.go        --print-config, without secrets
 //	admin.go        where operators ask                     admintoken.go   their token
+//	dev.go          [dev], --reload
 package config

@@ -8,6 +8,7 @@ import (
 
 const (
 	supervisorPrefix = "SUPERVISOR_"      // + KEY of [supervisor]
+	devPrefix        = "SUPERVISOR_DEV_"  // + KEY of [dev]
 	poolPrefix       = "SUPERVISOR_POOL_" // + NAME + _ + KEY of [pool.NAME]
 )
 
@@ -40,13 +41,20 @@ func (l *loader) readEnvironment() {
 	l.readPoolVariables()
 }
 
-// readSupervisorVariables takes SUPERVISOR_<KEY>.
+// readSupervisorVariables takes SUPERVISOR_<KEY> and SUPERVISOR_DEV_<KEY>.
 func (l *loader) readSupervisorVariables() {
 	for i := range supervisorSettings {
 		s := &supervisorSettings[i]
 		name := supervisorPrefix + strings.ToUpper(s.key)
 		if v := l.src.Env[name]; v != "" {
 			set(l, l.cfg, s, "supervisor."+s.key, literal(v), origin{kind: fromEnvironment, name: name})
+		}
+	}
+	for i := range devSettings {
+		s := &devSettings[i]
+		name := devPrefix + strings.ToUpper(s.key)
+		if v := l.src.Env[name]; v != "" {
+			set(l, &l.cfg.Dev, s, "dev."+s.key, literal(v), origin{kind: fromEnvironment, name: name})
 		}
 	}
 }

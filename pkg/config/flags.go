@@ -57,6 +57,12 @@ func (l *loader) readFlags() {
 			set(l, l.cfg, s, "supervisor."+s.key, toLiterals(values), origin{kind: fromFlag, name: s.flag})
 		}
 	}
+	for i := range devSettings {
+		s := &devSettings[i]
+		if values, ok := l.src.Flags[s.flag]; ok && s.flag != "" {
+			set(l, &l.cfg.Dev, s, "dev."+s.key, toLiterals(values), origin{kind: fromFlag, name: s.flag})
+		}
+	}
 	p := l.flagPool()
 	for i := range poolSettings {
 		s := &poolSettings[i]

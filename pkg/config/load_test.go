@@ -216,7 +216,7 @@ func TestErrorsNameLineAndKeyAndWhatIsRight(t *testing.T) {
 		{"hooks a value", web + "hooks = ['x']", []string{`c.toml:3: pool.web.hooks: is a section; write [pool.web.hooks]`}},
 		{"wrong section", "[supervisor]\nworkers = 1\n" + web + "pidfile = 'x'", []string{`c.toml:2: supervisor.workers: belongs into [pool.NAME]`, `c.toml:5: pool.web.pidfile: belongs into [supervisor]`}},
 		{"above sections", "workers = 1\nloglevel = 'x'\nfoo = 1\n" + web, []string{`c.toml:1: workers: stands above the first section; it belongs into [pool.NAME]`, `:2: loglevel: stands above the first section; it belongs into [supervisor]`, `:3: foo: unknown key`}},
-		{"unknown section", "[superviser]\na = 1\nb = 2\n" + web, []string{`c.toml:1: superviser: unknown section; there are [supervisor], [pool.NAME] and [deploy]; did you mean supervisor?`}},
+		{"unknown section", "[superviser]\na = 1\nb = 2\n" + web, []string{`c.toml:1: superviser: unknown section; there are [supervisor], [pool.NAME], [dev] and [deploy]; did you mean supervisor?`}},
 		{"pool without name", "[pool]\nworkers = 1", []string{`c.toml:2: pool.workers: a pool has a name: write [pool.web], and the key below it`}},
 		{"bad pool name", "[pool.'a b']\nworkers = 'x'", []string{`c.toml:1: pool.a b: a pool's name is of letters, digits, _ and -`}},
 		{"list of pools", "[[pool.web]]\ncommand = ['x']\n[[pool.web]]\ncommand = ['x']", []string{`c.toml:1: pool.web: [[…]] is a list of sections; write [pool.web]`, `:2: pool.web.command: [[…]]`}},
@@ -260,6 +260,15 @@ func TestErrorsNameLineAndKeyAndWhatIsRight(t *testing.T) {
 		{"bind twice", web + "bind = [':80', '127.0.0.1:80']", []string{`c.toml:3: pool.web.bind: web-2=127.0.0.1:80 overlaps web=:80 of pool.web.bind at `}},
 		{"bind in two pools", web + "bind = 'unix:/tmp/x'\n[pool.b]\ncommand = ['x']\nbind = 'unix:/tmp/../tmp/x?mode=0666'", []string{`c.toml:6: pool.b.bind: b=unix:/tmp/x?mode=0666 overlaps web=unix:/tmp/x of pool.web.bind at `}},
 		{"bind name twice", web + "bind = ['a=:80']\n[pool.a]\ncommand = ['x']\nbind = ':81'", []string{`c.toml:6: pool.a.bind: the name "a" is taken by pool.web.bind at `}},
+		{"dev", web + "[dev]\nwatch = '*.go'\nignore = [1]\nreload_extra_files = ['[']\nbuild = 7\nreloud = true", []string{
+			`c.toml:4: dev.watch: "*.go" is not a list of patterns: write ["**/*.go", "templates/**"]`, `:5: dev.ignore: its pattern 1 is not a text`,
+			`:6: dev.reload_extra_files: "[" is not a pattern such as **/*.html`, `:7: dev.build: 7 is not a command`,
+			`:8: dev.reloud: unknown key; did you mean reload?`,
+		}},
+		{"dev elsewhere", "reload = true\n[supervisor]\nreload = true\n[dev.watch]\nx = 1\n" + web + "build = ['x']", []string{
+			`c.toml:1: reload: stands above the first section; it belongs into [dev]`, `:3: supervisor.reload: belongs into [dev]`,
+			`:4: dev.watch: is a value, not a section`, `:8: pool.web.build: belongs into [dev]`,
+		}},
 		{"all at once", "[supervisor]\nlogfile = ''\n[pool.web]\nworkers = 0\ntimeout = 'x'\nuser = 'nobody-here'", []string{":2:", ":3: pool.web.command", ":4:", ":5:", ":6:"}},
 	}
 	for _, test := range tests {
@@ -332,6 +341,9 @@ func TestEverySettingHasAVariable(t *testing.T) {
 	unquote := strings.NewReplacer(`\"`, `"`, `\\`, `\`)
 	for _, s := range supervisorSettings {
 		env["SUPERVISOR_"+strings.ToUpper(s.key)] = unquote.Replace(strings.Trim(s.kind.show(s.field(file)), `"`))
+	}
+	for _, s := range devSettings {
+		env["SUPERVISOR_DEV_"+strings.ToUpper(s.key)] = strings.NewReplacer(`", "`, " ", `["`, "", `"]`, "").Replace(s.kind.show(s.field(&file.Dev)))
 	}
 	first := file.Pools[0]
 	for _, s := range poolSettings {

@@ -42,6 +42,11 @@ func (c *Config) print(out *printer) {
 	for _, s := range supervisorSettings {
 		out.line(s.key, s.kind.show(s.field(c)), c.sources["supervisor."+s.key], "")
 	}
+	fmt.Fprintln(out.w)
+	out.begin("dev")
+	for _, s := range devSettings {
+		out.line(s.key, s.kind.show(s.field(&c.Dev)), c.sources["dev."+s.key], "")
+	}
 	for _, p := range c.Pools {
 		fmt.Fprintln(out.w)
 		out.begin("pool." + p.Name)

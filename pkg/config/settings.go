@@ -6,7 +6,7 @@ import (
 	"supervisor/pkg/machine"
 )
 
-// setting is one entry of the configuration. The two tables below drive the file's keys, the variables, the flags, --print-config
+// setting is one entry of the configuration. The tables, two below and devSettings, drive the file's keys, the variables, the flags, --print-config
 // and the test of etc/supervisor.toml: a new setting is one line here and its default in Defaults.
 type setting[Section any] struct {
 	key      string
@@ -106,6 +106,11 @@ func keys[S any](table []setting[S]) []string {
 func FlagNames() []string {
 	var names []string
 	for _, s := range supervisorSettings {
+		if s.flag != "" {
+			names = append(names, s.flag)
+		}
+	}
+	for _, s := range devSettings {
 		if s.flag != "" {
 			names = append(names, s.flag)
 		}

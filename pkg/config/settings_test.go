@@ -47,6 +47,9 @@ func TestSampleShowsEveryKeyWithItsDefault(t *testing.T) {
 	for _, s := range supervisorSettings {
 		want["supervisor."+s.key] = s.kind.show(s.field(defaults))
 	}
+	for _, s := range devSettings {
+		want["dev."+s.key] = s.kind.show(s.field(&defaults.Dev))
+	}
 	for _, s := range poolSettings {
 		want["pool.web."+s.key] = s.kind.show(s.field(defaults.Pools[0]))
 	}

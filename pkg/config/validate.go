@@ -24,6 +24,7 @@ func (l *loader) validate() {
 		l.validateReload(p)
 	}
 	l.validateAdmin()
+	l.validateDev()
 	l.validateAdminToken()
 }
 

@@ -91,23 +91,23 @@ func cpu(ctx context.Context, out *bounded, d time.Duration) error {
 	}
 }
 
-// bounded keeps what is written, up to MaxSize.
+// bounded keeps what is written, up to MaxSize. It is no bytes.Buffer itself: io.Copy would go around Write.
 type bounded struct {
-	bytes.Buffer
+	kept bytes.Buffer
 	cuts bool // what is too much is left out
 	over bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := MaxSize - b.Len(); len(p) > room {
+	if room := MaxSize - b.kept.Len(); len(p) > room {
 		b.over = true
 		if b.cuts {
-			b.Buffer.Write(p[:room])
+			b.kept.Write(p[:room])
 			return len(p), nil
 		}
 		return 0, errTooLarge
 	}
-	return b.Buffer.Write(p)
+	return b.kept.Write(p)
 }
 
 var errTooLarge = fmt.Errorf("the profile is larger than %d MiB", MaxSize>>20)
@@ -120,5 +120,5 @@ func (b *bounded) of(err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.Bytes(), nil
+	return b.kept.Bytes(), nil
 }

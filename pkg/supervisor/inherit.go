@@ -57,6 +57,9 @@ func Inherit(flip Flipper) (*Inheritance, error) {
 	return in, nil
 }
 
+// Continues reports whether there was a supervisor before us: workers serve already.
+func (in *Inheritance) Continues() bool { return in.before != nil }
+
 // Fail tells the supervisor before us, if it lives, why we cannot take over.
 func (in *Inheritance) Fail(err error) {
 	if in != nil && in.conn != nil {

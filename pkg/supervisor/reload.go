@@ -123,6 +123,20 @@ func (s *Supervisor) beginReload(asked ...func(Verdict)) (begun string) {
 	return begun
 }
 
+// Reload asks for a reload, as HUP does, and says why. told gets its verdict, in the loop, unless a stop comes before. Any goroutine may call
+// it.
+func (s *Supervisor) Reload(why string, told func(Verdict)) {
+	s.do(func() {
+		s.log.Info("reload asked for", zap.String("because", why))
+		s.record(control.EventSignal, control.LevelInfo, "reload asked for: %s", why)
+		s.beginReload(s.note("reload"), func(v Verdict) {
+			if s.stopping == running {
+				told(v)
+			}
+		})
+	})
+}
+
 // maxDraining bounds the generations that drain at once: each is a whole set of processes that a client with a long download keeps alive.
 const maxDraining = 3
 
