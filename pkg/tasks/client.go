@@ -43,7 +43,7 @@ func (c *Client) Enqueue(ctx context.Context, name string, payload []byte, optio
 }
 
 // EnqueueBatch stores many jobs in few round trips. ids[i] belongs to tasks[i]; the error joins one BatchError for each that was
-// not stored, or not for certain.
+// not stored, or not for certain. Jobs wait in the order of tasks, but of more than 128 parts travel two at a time, and a later part may come first.
 func (c *Client) EnqueueBatch(ctx context.Context, tasks []Task) (ids []string, err error) {
 	ids = make([]string, len(tasks))
 	entries := make([]*entry, len(tasks))

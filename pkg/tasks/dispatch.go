@@ -35,7 +35,7 @@ const (
 
 // call starts the next call of a lane, and reports whether there was a reason for one.
 func (r *Runner) call(p *post, now time.Time) bool {
-	p.want = p.want || p.bound && len(p.acks) > 0 // these leave room
+	p.want = p.want || p.bound && (len(p.acks) > 0 || p.left) // these leave room
 	if now.Sub(p.asked) >= pollEvery {
 		p.want = true // while another queue is busy nobody listens to this one's bell
 	}
@@ -46,12 +46,14 @@ func (r *Runner) call(p *post, now time.Time) bool {
 	switch {
 	case n == 0 && len(p.acks) == 0, p.calls > 0 && n < overlapAt && len(p.acks) < overlapAt:
 		return false
+	case p.calls > 0 && p.held:
+		return false // the first call asks whether ends can be saved again; this one would claim all the same
 	case p.calls == 0 && p.deep && n >= 2*overlapAt:
 		n /= 2 // the other half comes with the second call
 	}
 	x := exchange{post: p, acks: p.board(), n: n, large: p.large, last: r.farewell}
 	if n > 0 {
-		p.asked = now
+		p.asked, p.left = now, false
 		r.seq++
 		x.seq, x.runner = r.seq, r.lease.name
 		r.reserved += n
@@ -143,7 +145,11 @@ func (r *Runner) settle(x exchange) {
 	}
 	r.reserved -= x.n - len(x.portion.jobs) - x.portion.rest // kept for those that were claimed
 	p.acks = append(p.acks, x.held...)                       // behind those that can be told
+	p.held = len(x.held) > 0 || p.held && len(x.acks) == 0
 	failed := x.ackErr
+	if x.n == 0 && len(x.acks) > 0 {
+		p.left = true // a claim that was under way beside them may have come before them
+	}
 	if failed != nil {
 		for _, a := range x.acks {
 			a.sentBefore = true
@@ -177,15 +183,18 @@ func (r *Runner) settle(x exchange) {
 				r.heard.Store(r.hearing.UnixNano())
 			}
 			got := len(x.portion.jobs) + x.portion.rest
-			if x.seq > p.newest { // else a later claim has told more already
+			due := time.Time{}
+			if x.sleep >= 0 {
+				due = time.Now().Add(x.sleep)
+			}
+			if x.seq > p.newest {
 				p.newest, p.deep = x.seq, got == x.n
 				// A server that did not know ack.lua may have claimed first: the ends that left room came after it.
 				p.want = p.deep || got == 0 && x.bound && len(x.acks) > 0
-				p.bound = x.bound
-				p.due = time.Time{}
-				if x.sleep >= 0 {
-					p.due = time.Now().Add(x.sleep)
-				}
+				p.bound, p.due = x.bound, due
+			} else if p.due.IsZero() || !due.IsZero() && due.Before(p.due) {
+				// A later claim has told more already, but Redis may have had it first: then this one has the timer.
+				p.due = due
 			}
 		}
 		r.arrive(x.portion)

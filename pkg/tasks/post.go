@@ -8,6 +8,8 @@ type post struct {
 	lane   lane
 	want   bool       // something may be claimable
 	bound  bool       // its limit of concurrency is reached: who ends a job asks again
+	left   bool       // jobs were ended since the last claim was sent
+	held   bool       // among acks are some that could not be saved the last time: nothing is claimed but after them
 	due    time.Time  // when this runner must look for a scheduled job; zero: not its task
 	acks   []*attempt // ended, Redis does not know yet
 	deep   bool       // the last claim got all that it asked for

@@ -62,6 +62,26 @@ func TestCancelThatOvertakesTheClaimKeepsTheJobFromStarting(t *testing.T) {
 	}
 }
 
+// byHand is a registered runner whose loop is the test.
+func byHand(e *env, concurrency int) *Runner {
+	e.t.Helper()
+	r, err := NewRunner(e.c(), NewMux(), RunnerOptions{Concurrency: concurrency})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	r.work, r.fetching = context.Background(), context.Background()
+	conn, err := e.c().calls.get(r.work)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	name, l := "r1", e.lane()
+	if err := run(r.work, conn, registerScript.call([]string{l.lease(name), l.wk()}, name, "60000", "1"))[0].Error(); err != nil {
+		e.t.Fatal(err)
+	}
+	r.lease = &lease{name: name}
+	return r
+}
+
 // Redis works for one call while the jobs of the other run here, where many wait; nobody claims more than it has slots for.
 func TestTwoCallsShareTheFreeSlotsOfADeepQueue(t *testing.T) {
 	t.Parallel()
@@ -69,21 +89,7 @@ func TestTwoCallsShareTheFreeSlotsOfADeepQueue(t *testing.T) {
 	for range 100 {
 		e.enqueue("x")
 	}
-	r, err := NewRunner(e.c(), NewMux(), RunnerOptions{Concurrency: 64})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.work, r.fetching = t.Context(), t.Context()
-	name := "r1"
-	l := e.lane()
-	conn, err := e.c().calls.get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := run(t.Context(), conn, registerScript.call([]string{l.lease(name), l.wk()}, name, "60000", "1"))[0].Error(); err != nil {
-		t.Fatal(err)
-	}
-	r.lease = &lease{name: name}
+	r := byHand(e, 64)
 	p := r.posts[0]
 	p.want = true
 	calls := func() (n int) {
@@ -123,5 +129,73 @@ func TestTwoCallsShareTheFreeSlotsOfADeepQueue(t *testing.T) {
 	}
 	if p.deep {
 		t.Error("the last claim got less than it asked for")
+	}
+}
+
+// Of a queue at its limit who ends a job asks for the next. Redis may have seen the claim that is under way beside such ends before them.
+func TestTheRoomThatEndsLeaveBesideAClaimIsAskedFor(t *testing.T) {
+	t.Parallel()
+	for name, endsFirst := range map[string]bool{"the ends are answered first": true, "the claim is": false} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t, miniURL(t))
+			r := byHand(e, 64)
+			p := r.posts[0]
+			a := &attempt{post: p, key: claimKey{"default.0.x", 1}, ack: ack{op: opDrop}}
+			claim := exchange{post: p, seq: 2, runner: "r1", n: 40, bound: true, sleep: -1, portion: portion{post: p}}
+			ends := exchange{post: p, acks: []*attempt{a}, answers: []int64{1}}
+			p.calls, p.bound, p.open, p.asked, r.reserved, r.seq = 2, true, []int64{2}, time.Now(), 40, 2
+			if endsFirst {
+				r.settle(ends)
+				r.settle(claim)
+			} else {
+				r.settle(claim)
+				r.settle(ends)
+			}
+			if !r.call(p, p.asked) || len(p.open) != 1 {
+				t.Fatal("nobody asks")
+			}
+			r.settle(<-r.exchanged)
+			p.bound = true
+			if r.call(p, p.asked) {
+				t.Error("somebody asks again, though nobody has ended a job")
+			}
+		})
+	}
+}
+
+// An end that cannot be saved stops all claims of its lane, also those of a second call.
+func TestWhileAnEndCannotBeSavedNoOtherCallClaims(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, miniURL(t))
+	r := byHand(e, 64)
+	p := r.posts[0]
+	a := &attempt{post: p, key: claimKey{"default.0.x", 1}, owner: "r1|1|", ack: ack{op: opDrop}}
+	p.calls, p.deep, p.want, r.reserved = 1, true, true, 32
+	r.settle(exchange{post: p, held: []*attempt{a}, n: 32, seq: 1, runner: "r1", claimErr: ErrUnavailable, portion: portion{post: p}})
+	if !r.call(p, time.Now()) || r.call(p, time.Now()) {
+		t.Errorf("%d calls: want one, which has the end", p.calls)
+	}
+	x := <-r.exchanged
+	if len(x.acks) != 1 {
+		t.Errorf("%d ends in it", len(x.acks))
+	}
+	p.want, p.deep = true, true
+	r.settle(x)
+	if p.held {
+		t.Error("it is saved, and yet holds up claims")
+	}
+}
+
+// Redis may have the later of two claims first. Then what the other says of the timer counts: this runner has it.
+func TestTheTimerThatTheOlderOfTwoClaimsTookIsKept(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, miniURL(t))
+	r := byHand(e, 64)
+	p := r.posts[0]
+	p.calls, r.reserved = 2, 64
+	r.settle(exchange{post: p, seq: 2, runner: "r1", n: 32, sleep: -1, portion: portion{post: p}})
+	r.settle(exchange{post: p, seq: 1, runner: "r1", n: 32, sleep: time.Hour, portion: portion{post: p}})
+	if p.due.IsZero() {
+		t.Error("nobody watches the clock")
 	}
 }
