@@ -122,8 +122,8 @@ func (r *Runner) abandon() {
 			if a.stuck {
 				r.stuck--
 			}
-			// The handler's goroutine may write its own end at this moment: this is another.
-			back := &attempt{post: a.post, key: a.key, owner: a.owner, ack: ack{op: opBack}}
+			// The handler's goroutine may write its own end at this moment: this is another. The record is for one that was cancelled: it ends.
+			back := &attempt{post: a.post, key: a.key, owner: a.owner, record: a.record, extra: a.extra, ack: ack{op: opBack}}
 			r.claims[key] = back
 			a.post.acks = append(a.post.acks, back)
 		}

@@ -283,3 +283,48 @@ func TestAReaperGivesBackUniqueKeysOfWhatEnds(t *testing.T) {
 		e.books()
 	})
 }
+
+// A handler that heeds nothing is left behind by a stop: its job, which was cancelled before, has ended, and gives its key back.
+func TestACancelledJobThatIsLeftBehindGivesItsUniqueKeyBack(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, realRedis(t).url())
+	began, release := make(chan struct{}), make(chan struct{})
+	defer close(release)
+	mux := NewMux()
+	mux.Handle("x", func(context.Context, *Job) ([]byte, error) { close(began); <-release; return nil, nil })
+	id := e.enqueue("x", Unique("k", UntilDone))
+	r := e.run(mux, RunnerOptions{StopBy: func() time.Time { return time.Now().Add(time.Second) }})
+	<-began
+	if state := e.cancel(id); state != Cancelling {
+		t.Errorf("cancel: %q", state)
+	}
+	if err := r.halt(); !errors.Is(err, ErrAbandoned) {
+		t.Error(err)
+	}
+	if s := e.status(id); s.State != Cancelled {
+		t.Errorf("%+v", s)
+	}
+	e.books() // says so if the key is still there
+}
+
+// Until start is over with the first attempt: another one that goes back before it began takes no key again.
+func TestAJobThatHasBegunOnceTakesNoUntilStartKeyAgain(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e *env) {
+		id := e.enqueue("x", Unique("k", UntilStart))
+		const name = "elsewhere/1/7-7/1"
+		e.claimAs(name, time.Minute)
+		conn, _ := e.c().calls.get(t.Context())
+		if err := run(t.Context(), conn, releaseScript.call([]string{e.lane().unique("k")}, id))[0].Error(); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Do(t.Context(), conn.B().Setrange().Key(e.lane().job(id)).Offset(4).Value("001").Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		a := attempt{key: claimKey{id, 1}, owner: name + "|1|", ack: ack{op: opRequeue}, record: record{holds: true}, extra: extra{unique: "k", scope: UntilStart}}
+		if err := run(t.Context(), conn, e.lane().ack([]*attempt{&a}))[0].Error(); err != nil {
+			t.Fatal(err)
+		}
+		e.enqueue("x", Unique("k", UntilStart))
+	})
+}

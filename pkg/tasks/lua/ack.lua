@@ -100,7 +100,7 @@ for i = 1, n do
       elseif op == 'q' or op == 'b' then
         if op == 'b' then redis.call('SETRANGE', key, STARTED, started_at(claimed)) end
         redis.call('LPUSH', KEYS[tonumber(priority) + 1], id)
-        waits[i] = op == 'q' and claimed
+        waits[i] = op == 'q' and not has_begun(h) and claimed
         wake = true
       else
         redis.call('SETRANGE', key, 0, ARGV[a])
