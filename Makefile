@@ -54,11 +54,12 @@ lint: ## staticcheck (pinned) and the rules of this house
 	go run $(STATICCHECK) ./...
 	@scripts/house-rules.sh
 
-bench: deps ## Go benchmarks, then throughput against bare, prefork and nginx, and how long replacements take (about 10 minutes)
+bench: deps ## Go benchmarks, then throughput against bare, prefork and nginx, how long replacements take, what being watched costs (about 15 minutes)
 	go test -run '^$$' -bench . -benchmem ./...
 	go run ./bench/compare
 	go run ./bench/idle
 	go run ./bench/lifecycle
+	go run ./bench/watched
 
 bench-jobs: deps ## jobs beside asynq on a real Redis (about 5 minutes)
 	go -C bench/jobs run .
