@@ -290,7 +290,7 @@ func (r *Runner) fetch(x *portion, ids []string) (rest []string) {
 			a.load(raw, err)
 			x.jobs = append(x.jobs, a)
 		}
-		freeUniques(x.post.lane, x.jobs)
+		freeUniques(x.post.lane, x.jobs, r.mux)
 		// The largest of late: a larger one is felt at once, smaller ones make the portions grow by and by.
 		x.large = max(largest, x.large/2, 1)
 		return ids[n:]

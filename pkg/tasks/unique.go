@@ -117,10 +117,10 @@ type uniques struct {
 }
 
 // freeUniques finds what has to be given back before these jobs begin.
-func freeUniques(l lane, jobs []*attempt) {
+func freeUniques(l lane, jobs []*attempt, mux *Mux) {
 	var u *uniques
 	for _, a := range jobs {
-		if a.extra.scope == UntilStart && a.ack.op == 0 {
+		if a.extra.scope == UntilStart && a.ack.op == 0 && mux.knows(a.record.name) {
 			if u == nil {
 				u = &uniques{lane: l}
 			}

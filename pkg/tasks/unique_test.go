@@ -3,6 +3,7 @@ package tasks
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -190,6 +191,10 @@ func TestAJobThatGoesBackBeforeItBeganHasItsUniqueKeyAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		other := e.enqueue("x", Unique("taken", UntilStart))
+		// Nor is it a begin that nobody knew its name.
+		if err := conn.Do(t.Context(), conn.B().Setrange().Key(l.job(back)).Offset(79).Value("0001").Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
 		for id, key := range map[string]string{back: "back", taken: "taken"} {
 			a := attempt{key: claimKey{id, 1}, owner: name + "|1|", ack: ack{op: opRequeue}, record: record{holds: true}, extra: extra{unique: key, scope: UntilStart}}
 			if err := run(t.Context(), conn, l.ack([]*attempt{&a}))[0].Error(); err != nil {
@@ -327,4 +332,28 @@ func TestAJobThatHasBegunOnceTakesNoUntilStartKeyAgain(t *testing.T) {
 		}
 		e.enqueue("x", Unique("k", UntilStart))
 	})
+}
+
+// One call gives back the unique keys of all jobs of a claim that begin; not that of one whose name nobody knows here.
+func TestAJobWithoutAHandlerKeepsItsUniqueKeyWhenOthersOfItsClaimBegin(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, realRedis(t).url())
+	batch := []Task{{Name: "x"}} // the first of all is read alone
+	for i := range 10 {
+		batch = append(batch, Task{Name: "x", Options: []Option{Unique("k"+strconv.Itoa(i), UntilStart)}})
+	}
+	batch = append(batch, Task{Name: "unknown", Options: []Option{Unique("k", UntilStart)}})
+	ids, err := e.c().EnqueueBatch(t.Context(), batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.run(new(ran).mux(), RunnerOptions{Concurrency: len(batch)})
+	for _, id := range ids[:11] {
+		e.await(id, Done)
+	}
+	e.await(ids[11], Retrying)
+	if holder := e.duplicate(Unique("k", UntilStart)); holder != ids[11] {
+		t.Errorf("%s has the key of %s", holder, ids[11])
+	}
+	e.books()
 }

@@ -11,9 +11,9 @@ local function name_of(h) return string.sub(h, HEADER + 1, HEADER + name_size(h)
 local function extra_size(h) return tonumber(string.sub(h, 110, 115)) or 0 end
 local function error_at(h) return HEADER + name_size(h) + extra_size(h) + (tonumber(string.sub(h, 72, 79)) or 0) end
 local function is_terminal(h) return state_of(h) ~= 'p' end
--- has_begun reports whether the job's handler has begun, as record.go's begun does: attempts, crashes, start, postponed.
+-- has_begun reports whether the job's handler has begun, as record.go's begun does: attempts, crashes, start.
 local function has_begun(h)
-  return string.find(string.sub(h, 5, 7) .. string.sub(h, 11, 12) .. string.sub(h, STARTED + 1, STARTED + 13) .. string.sub(h, 80, 83), '[1-9]')
+  return string.find(string.sub(h, 5, 7) .. string.sub(h, 11, 12) .. string.sub(h, STARTED + 1, STARTED + 13), '[1-9]')
 end
 local function holds_unique(h) return string.sub(h, 116, 116) == 'u' end
 -- release gives back a unique key that is still this job's.
