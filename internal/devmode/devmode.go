@@ -41,6 +41,8 @@ type Mode struct {
 	Options
 	files    *files
 	screen   screen
+	quiet    time.Duration // quietTime
+	longest  time.Duration // longestWait
 	verdicts chan verdict
 	limited  bool // it was said that not everything is watched
 }
@@ -56,7 +58,9 @@ func New(o Options) (*Mode, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Mode{Options: o, files: f, screen: screen{out: o.Out}, verdicts: make(chan verdict, 16)}, nil
+	return &Mode{
+		Options: o, files: f, screen: screen{out: o.Out}, quiet: quietTime, longest: longestWait, verdicts: make(chan verdict, 16),
+	}, nil
 }
 
 // Close ends the watching.
@@ -163,7 +167,7 @@ func (m *Mode) loop(ctx context.Context, first bool) error {
 			if began.IsZero() {
 				began = now
 			}
-			settle.Reset(min(quietTime, longestWait-now.Sub(began)))
+			settle.Reset(min(m.quiet, m.longest-now.Sub(began)))
 		}
 	}
 }
