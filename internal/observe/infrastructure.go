@@ -49,6 +49,7 @@ func infrastructure() dashboard {
 				{title: "Lost", about: "Log lines that nobody took, and metrics of workers that could not be understood.", kind: series, unit: "cps", width: 8, queries: []query{
 					{"sum by (instance) (rate(supervisor_log_lines_lost_total" + instance + "[$__rate_interval]))", "{{instance}} log lines"},
 					{"sum by (instance) (rate(backend_log_lines_lost_total" + pool + "[$__rate_interval]))", "{{instance}} log lines of workers"},
+					{"sum by (instance) (rate(access_log_lost_total" + pool + "[$__rate_interval]))", "{{instance}} lines of the access log"},
 					{"sum by (instance) (rate(supervisor_worker_series_dropped_total" + instance + "[$__rate_interval]))", "{{instance}} metrics"},
 				}},
 			}},

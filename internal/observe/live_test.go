@@ -71,7 +71,9 @@ func (p *prometheus) has(expr string) (bool, error) {
 // awaitData waits until each expression has had data once.
 func (p *prometheus) awaitData(t *testing.T, all []expression) {
 	t.Helper()
-	for deadline := time.Now().Add(eventually); ; time.Sleep(300 * time.Millisecond) {
+	began := time.Now()
+	n := len(all)
+	for deadline := began.Add(eventually); ; time.Sleep(300 * time.Millisecond) {
 		all = slices.DeleteFunc(all, func(e expression) bool {
 			ok, err := p.has(filled(e.text, shortWindow))
 			if err != nil {
@@ -80,6 +82,7 @@ func (p *prometheus) awaitData(t *testing.T, all []expression) {
 			return ok || err != nil
 		})
 		if len(all) == 0 {
+			t.Logf("%d expressions have data after %.1fs", n, time.Since(began).Seconds())
 			return
 		}
 		if time.Now().After(deadline) {
