@@ -23,7 +23,7 @@ func (a *app) changing(question, verb, what string, change func(context.Context,
 		of, back := ctx.UserValue(what).(string), ownPath(string(form.Peek("back")))
 		if string(form.Peek("confirmed")) != "yes" {
 			return renderAdmin(ctx, fasthttp.StatusOK, "confirm", map[string]any{
-				"Question": strings.ReplaceAll(question, "%s", of), "Verb": verb, "Action": string(ctx.Path()), "CSRF": string(form.Peek("csrf")), "Back": back,
+				"Question": operator.Question(strings.ReplaceAll(question, "%s", of)), "Verb": verb, "Action": string(ctx.Path()), "CSRF": string(form.Peek("csrf")), "Back": back,
 			})
 		}
 		if err := change(limit, of); err != nil {

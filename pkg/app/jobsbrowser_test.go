@@ -116,7 +116,7 @@ func TestJobsPageInABrowser(t *testing.T) {
 	}
 	do("retry", chromedp.Click(`[data-key="`+dead+`"] .actions button`), chromedp.WaitVisible(`#ask[open]`), chromedp.Click(`#yes`))
 	becomes("back at the list", `!window.stays && !!document.querySelector('[data-queue=mail]')`)
-	d.await(dead, "dead") // nobody knows its name here: it dies again
+	d.await(dead, "retrying") // nobody knows its name here: it waits for a runner that does
 
 	do("pages", chromedp.Navigate(address+"?queue=slow"), chromedp.WaitVisible(`.pager a[rel=next]`), chromedp.Evaluate(`document.querySelectorAll('[data-live=jobs] tbody tr').length + ''`, &text))
 	if text != "50" {
