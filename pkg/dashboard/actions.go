@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"supervisor/pkg/control"
+	"supervisor/pkg/operator"
 )
 
 // action is what a button does. There is none for a stop: nobody could start it again from here.
@@ -131,7 +132,7 @@ func (d *Dashboard) question(name string, a action) func(w http.ResponseWriter, 
 			return
 		}
 		render(w, http.StatusOK, "confirm", map[string]any{
-			"Title": a.verb + "?", "Question": a.question(form), "Verb": a.verb, "Action": name, "Fields": fields(form), "Back": "./",
+			"Title": a.verb + "?", "Question": operator.Question(a.question(form)), "Verb": a.verb, "Action": name, "Fields": fields(form), "Back": "./",
 			"CSRF": d.opts.Token().Form(session),
 		})
 	}

@@ -26,6 +26,8 @@ type Options struct {
 	Read func(context.Context) (control.Status, error)
 	// Follow gives the events that there are, then those that come, until its context ends.
 	Follow func(ctx context.Context, send func(control.History) error) error
+	// Fault hears of faults of the dashboard's own: pages stand still, and go on with the next sample if that can be shown.
+	Fault func(error)
 
 	// What buttons do. Each waits for the end, and calls begun when it has begun; an error says why it did not even begin.
 	Reload, Upgrade doing

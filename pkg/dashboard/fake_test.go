@@ -23,6 +23,7 @@ type fake struct {
 	events  []control.Event
 	more    chan struct{}
 	did     []string
+	faults  []error
 	hang    chan struct{} // closed: what was asked for ends
 	verdict control.Verdict
 	token   operator.Token
@@ -166,6 +167,7 @@ func (f *fake) options() Options {
 		Token:  func() operator.Token { f.mu.Lock(); defer f.mu.Unlock(); return f.token },
 		Read:   f.read,
 		Follow: f.followEvents,
+		Fault:  func(err error) { f.mu.Lock(); defer f.mu.Unlock(); f.faults = append(f.faults, err) },
 		Reload: func(ctx context.Context, begun func(string)) (control.Verdict, error) {
 			return f.do(ctx, "reload", begun)
 		},

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"html/template"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -127,27 +129,42 @@ func (h *hub) run() {
 		}
 		select {
 		case f := <-h.calls:
-			f()
+			h.survive(f)
 		case n := <-h.news:
 			h.hear(n)
 			h.changed()
 		case <-tick:
-			if len(h.streams) > 0 {
-				h.last = time.Now()
-			}
-			if time.Since(h.last) > tail {
-				h.rest()
-				continue
-			}
-			h.sample()
-			h.publish(true)
+			h.survive(h.tick)
 		case <-flush:
 			h.flush = nil
-			h.publish(false)
+			h.survive(func() { h.publish(false) })
 		case <-h.ctx.Done():
 			return
 		}
 	}
+}
+
+// tick is a step of time.
+func (h *hub) tick() {
+	if len(h.streams) > 0 {
+		h.last = time.Now()
+	}
+	if time.Since(h.last) > tail {
+		h.rest()
+		return
+	}
+	h.sample()
+	h.publish(true)
+}
+
+// survive runs f. A fault of the page must not end the process that it is about.
+func (h *hub) survive(f func()) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			h.opts.Fault(fmt.Errorf("%v\n%s", fault, debug.Stack()))
+		}
+	}()
+	f()
 }
 
 // do runs f in the hub, and waits for it.

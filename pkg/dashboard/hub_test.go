@@ -20,6 +20,13 @@ func watched(t *testing.T, workers int, test func(t *testing.T, f *fake, h *hub)
 		d := New(f.options())
 		defer d.Close()
 		test(t, f, d.hub)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, err := range f.faults {
+			if !strings.Contains(err.Error(), "on purpose") {
+				t.Error(err)
+			}
+		}
 	})
 }
 
@@ -218,6 +225,18 @@ func TestASupervisorThatDoesNotAnswerIsShownAsThat(t *testing.T) {
 		time.Sleep(2 * step)
 		if body, _, _ := h.whole(t.Context()); strings.Contains(string(body), "does not answer") || !strings.Contains(string(body), "web.1.2") {
 			t.Errorf("%s", body)
+		}
+	})
+}
+
+func TestAFaultOfThePageIsNotTheSupervisors(t *testing.T) {
+	watched(t, 1, func(t *testing.T, f *fake, h *hub) {
+		s := h.open(t, "")
+		s.take(t)
+		h.do(t.Context(), func() { panic("on purpose") })
+		time.Sleep(step)
+		if events, _ := s.take(t); len(events) != 1 || len(f.faults) != 1 {
+			t.Errorf("%d messages, faults %v", len(events), f.faults)
 		}
 	})
 }

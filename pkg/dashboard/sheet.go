@@ -184,8 +184,14 @@ func (h *hub) tiles() *piece {
 		}
 	}
 	switch {
-	case !st.Ready || len(st.Degraded) > 0 || h.failed != nil:
+	case h.failed != nil:
+		s.State, s.Kind = "No answer", "wrong"
+	case !st.Ready && st.State == control.StateServing:
+		s.State, s.Kind = "Not ready", "wrong"
+	case !st.Ready:
 		s.Kind = "wrong"
+	case len(st.Degraded) > 0:
+		s.State, s.Kind = "Degraded", "wrong"
 	case ready < wanted || st.Reload != nil:
 		s.Kind = "warn"
 	}
@@ -334,6 +340,9 @@ func note(w *control.Worker) string {
 	}
 	if w.Left > 0 {
 		notes = append(notes, ago(w.Left)+" left")
+	}
+	if w.Suspect != "" {
+		notes = append(notes, "suspect: "+w.Suspect)
 	}
 	if w.Silent > notedSilence {
 		notes = append(notes, "silent for "+ago(w.Silent))

@@ -4,6 +4,7 @@ import (
 	"embed"
 	"html/template"
 	"io/fs"
+	"strings"
 )
 
 //go:embed files
@@ -30,6 +31,21 @@ var Headers = map[string]string{
 	"X-Content-Type-Options":       "nosniff",
 	"X-Frame-Options":              "DENY",
 	"Cross-Origin-Resource-Policy": "same-origin",
+}
+
+// Question is what is asked before a change: a sentence, and what else there is to know.
+type Question string
+
+// First is the sentence.
+func (q Question) First() string {
+	first, _, _ := strings.Cut(string(q), "?")
+	return first + "?"
+}
+
+// Rest is what follows it.
+func (q Question) Rest() string {
+	_, rest, _ := strings.Cut(string(q), "?")
+	return strings.TrimSpace(rest)
 }
 
 // Action is a button that changes something, for the template "action". Without a script its form leads to a page that asks Question; with one

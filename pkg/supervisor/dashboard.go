@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"supervisor/pkg/control"
 	"supervisor/pkg/dashboard"
 	"supervisor/pkg/operator"
@@ -47,6 +49,7 @@ func (s *Supervisor) newDashboard() *dashboard.Dashboard {
 		Follow: func(ctx context.Context, send func(control.History) error) error {
 			return s.FollowHistory(ctx, control.HistoryQuery{}, send)
 		},
+		Fault: func(err error) { s.log.Error("the dashboard failed, please report", zap.Error(err)) },
 		Reload: func(ctx context.Context, begun func(string)) (control.Verdict, error) {
 			return s.errandOf(ctx, "reload", begun, func(a asker) (string, error) { return s.beginReload(s.note("reload"), a.tell), nil })
 		},

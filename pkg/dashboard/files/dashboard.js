@@ -77,9 +77,8 @@ function watchdog() {
   timer = setTimeout(() => again("no answer"), silence);
 }
 function again(why) {
-  stream?.close();
-  stream = undefined;
-  clearTimeout(timer);
+  rest();
+  if (light.textContent === "live") say(why);
   show("off", why);
   timer = setTimeout(connect, pause);
   pause = Math.min(pause * 2, 10000);
@@ -94,6 +93,7 @@ function connect() {
     apply(JSON.parse(event.data));
     frame = event.lastEventId;
     pause = 500;
+    if (light.textContent === "no answer") say("live again");
     show("", "live");
     watchdog();
   };
