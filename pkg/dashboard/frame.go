@@ -109,11 +109,13 @@ type listChange struct {
 }
 
 func (m message) encode() []byte {
-	text, err := json.Marshal(m)
-	if err != nil {
+	var out bytes.Buffer
+	to := json.NewEncoder(&out)
+	to.SetEscapeHTML(false) // it stands in no page
+	if err := to.Encode(m); err != nil {
 		panic(err) // texts and numbers only
 	}
-	return text
+	return bytes.TrimSpace(out.Bytes())
 }
 
 // whole is a frame as a message. Lists within pieces are rendered with them.
