@@ -2,9 +2,13 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/valyala/fasthttp"
 
 	"supervisor/pkg/tasks"
 )
@@ -110,4 +114,53 @@ func TestStrangersDoNotCancelWhatIsTheOperators(t *testing.T) {
 			t.Errorf("%s: the operator's cancel is %d %s", id, got.status, got.body)
 		}
 	}
+}
+
+// Whatever the query says, the answer is a page, or tells what is wrong; and a page's cursor leads to another.
+func FuzzListQuery(f *testing.F) {
+	d := openDesk(f, "redis://"+miniredis.RunT(f).Addr(), "APP_ADMIN_TOKEN", testToken)
+	for _, options := range [][]tasks.Option{{}, {tasks.Priority(3)}, {tasks.In(time.Hour)}, {tasks.Key("cancelled")}} {
+		if _, err := d.tasks.EnqueueTask(f.Context(), "x", nil, options...); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if _, err := d.tasks.CancelTask(f.Context(), "default.0.cancelled"); err != nil {
+		f.Fatal(err)
+	}
+	for _, query := range []string{"", "state=dead&queue=default&limit=1", "state=cancelled&cursor=0.0.1", "state=running&cursor=0.0.7", "queue=nope", "limit=1001", "cursor=9.9.9", "state=%zz&&=;+"} {
+		f.Add(query)
+	}
+	handler := d.app.server().Handler
+	ask := func(path, query string) (status int, body []byte) {
+		var ctx fasthttp.RequestCtx
+		ctx.Init(&fasthttp.Request{}, nil, nil)
+		ctx.Request.SetRequestURI(path)
+		ctx.Request.Header.Set("Authorization", "Bearer "+testToken)
+		ctx.URI().SetQueryString(query)
+		handler(&ctx)
+		return ctx.Response.StatusCode(), ctx.Response.Body()
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		d.logs.TakeAll() // it would fill the memory
+		if status, body := ask("/queues", query); status != 200 || !json.Valid(body) {
+			t.Fatalf("/queues: %d %s", status, body)
+		}
+		for pages := 0; ; pages++ {
+			status, body := ask("/tasks", query)
+			var page JobPage
+			if !json.Valid(body) || status != 200 && status != 400 && status != 404 {
+				t.Fatalf("/tasks: %d %s", status, body)
+			}
+			if status != 200 || json.Unmarshal(body, &page) != nil || page.Next == "" {
+				return
+			}
+			if pages > 10 {
+				t.Fatalf("four jobs on more than %d pages, the last is %s", pages, body)
+			}
+			var args fasthttp.Args
+			args.Parse(query)
+			args.Set("cursor", page.Next)
+			query = args.String()
+		}
+	})
 }
