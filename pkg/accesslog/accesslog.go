@@ -12,8 +12,8 @@
 //	access.Close(time.Second)
 //
 // A line is at most 4 KiB of printable ASCII: what clients send is escaped, cut, and the values of queries that look like secrets (token=,
-// password=) are masked. Of headers only Referer and User-Agent are in it, never Authorization or Cookie. Lines are written whole: to a pipe in writes of
-// at most 4 KiB, which the kernel does not mix with those of other processes, to a file with O_APPEND.
+// password=) are masked. Of headers only Referer and User-Agent are in it, never Authorization or Cookie. Lines are written whole: to a pipe in pieces that
+// the kernel does not mix with those of other processes, to a file with O_APPEND.
 //
 // Where to change what: ring.go records on their way; record.go what is in one; writer.go the other goroutine; output*.go where lines go;
 // format.go combined and JSON; mask.go secrets.

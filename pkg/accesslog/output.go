@@ -7,9 +7,10 @@ import (
 
 const (
 	// pipeChunk is what a pipe takes in one piece, without mixing it with what other processes write (PIPE_BUF of Linux), and what it has room for
-	// when poll says that it can be written to.
+	// when poll says that it can be written to. No line is longer.
 	pipeChunk = 4096
-	fileChunk = 64 << 10
+	// largeChunk is what a file takes at once, and a pipe that is almost empty: who reads it wakes up once for so much, not for each 4 KiB.
+	largeChunk = 64 << 10
 
 	// lookEvery is how long a writer waits for a reader before it looks whether it was told to end.
 	lookEvery = 100 * time.Millisecond
@@ -19,8 +20,9 @@ const (
 type output struct {
 	path  string // "": stdout
 	file  *os.File
-	chunk int  // bytes of a write at most, if no line is longer
+	chunk int  // bytes of a write at most
 	waits bool // a write may have to wait for a reader
+	holds int  // bytes that a pipe holds; 0: it is none, or nobody knows
 	torn  bool // the last write broke off within a line
 }
 
@@ -45,9 +47,18 @@ func (o *output) open() error {
 }
 
 func (o *output) use(file *os.File) {
-	o.file, o.chunk, o.waits = file, pipeChunk, true
-	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
-		o.chunk, o.waits = fileChunk, false
+	o.file, o.chunk, o.waits, o.holds = file, pipeChunk, true, 0
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+	case info.Mode().IsRegular():
+		o.chunk, o.waits = largeChunk, false
+	case info.Mode()&os.ModeNamedPipe != 0:
+		if o.holds = pipeSize(file); o.holds >= 16*pipeChunk {
+			o.chunk = largeChunk
+		} else {
+			o.holds = 0
+		}
 	}
 }
 

@@ -2,21 +2,31 @@
 
 package accesslog
 
-import "golang.org/x/sys/unix"
+import (
+	"bytes"
 
-// write1 does not leave a write to its own devices: one that blocks could not be given up. Poll says first whether there is room.
+	"golang.org/x/sys/unix"
+)
+
+// write1 does not leave a write to its own devices: one that blocks could not be given up. First it is asked whether there is room.
 func (o *output) write1(p []byte, over func() bool) (done int) {
 	fd := int(o.file.Fd())
 	for done < len(p) {
+		piece := p[done:]
 		if o.waits {
-			if over() && !o.ready(fd, 0) {
-				return done
+			room := pipeRoom(fd, o.holds)
+			if room == 0 {
+				if over() && !o.ready(fd, 0) {
+					return done
+				}
+				if !o.ready(fd, int(lookEvery.Milliseconds())) {
+					continue
+				}
+				room = pipeChunk
 			}
-			if !o.ready(fd, int(lookEvery.Milliseconds())) {
-				continue
-			}
+			piece = wholeLines(piece, room)
 		}
-		n, err := unix.Write(fd, p[done:])
+		n, err := unix.Write(fd, piece)
 		switch {
 		case n > 0:
 			done += n
@@ -30,6 +40,17 @@ func (o *output) write1(p []byte, over func() bool) (done int) {
 		}
 	}
 	return done
+}
+
+// wholeLines gives as many lines as have at most so many bytes, at least one.
+func wholeLines(lines []byte, most int) []byte {
+	if len(lines) <= most {
+		return lines
+	}
+	if end := bytes.LastIndexByte(lines[:most], '\n'); end >= 0 {
+		return lines[:end+1]
+	}
+	return lines[:most]
 }
 
 // ready reports whether a write of pipeChunk bytes would not block. An error is for the write to find.

@@ -2,12 +2,12 @@ package supervisor
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -99,35 +99,90 @@ func (p *outputPipe) take(data []byte) {
 	if end == 0 {
 		lines, rest = append(data[:len(data):len(data)], '\n'), nil // an endless line
 	}
+	out := p.sink.room(len(p.partial) + len(lines) + bytes.Count(lines, []byte("\n"))*p.growth())
+	now := time.Now()
 	if len(p.partial) > 0 {
-		lines = append(p.partial, lines...)
+		first := bytes.IndexByte(lines, '\n') + 1
+		out = p.format(out, append(p.partial, lines[:first]...), now)
+		lines = lines[first:]
 	}
-	p.sink.write(chunk{writer: p.name, stream: p.stream, mode: p.mode, lines: p.format(lines)})
-	p.partial = append([]byte(nil), rest...)
+	p.sink.write(chunk{writer: p.name, stream: p.stream, mode: p.mode, lines: p.format(out, lines, now)})
+	if cap(p.partial) > maxSpare {
+		p.partial = nil
+	}
+	p.partial = append(p.partial[:0], rest...)
 }
 
-// format gives the lines as the pool's output mode wants them, in memory that the sink may keep.
-func (p *outputPipe) format(lines []byte) []byte {
-	var out []byte
+// growth is by how many bytes a line grows in the output mode, if nothing in it has to be escaped.
+func (p *outputPipe) growth() int {
+	switch p.mode {
+	case config.OutputJSON:
+		return jsonExtra + len(p.name)
+	case config.OutputRaw:
+		return 0
+	}
+	return len("[] ") + len(p.name)
+}
+
+// format appends the lines as the pool's output mode wants them.
+func (p *outputPipe) format(out, lines []byte, now time.Time) []byte {
+	if p.mode == config.OutputRaw && p.stream == streamOut {
+		return append(out, lines...)
+	}
+	var before []byte
+	switch p.mode {
+	case config.OutputJSON:
+		before = now.AppendFormat(append(before, `{"time":"`...), time.RFC3339Nano)
+		before = append(append(before, `","worker":"`...), p.name...) // of letters, digits, - _ . and, of hooks, spaces
+		before = append(append(append(before, `","stream":"`...), streamNames[p.stream]...), `","text":"`...)
+	case config.OutputRaw:
+	default:
+		before = append(append(append(before, '['), p.name...), "] "...)
+	}
 	for line := range bytes.Lines(lines) {
 		if p.stream == streamErr {
 			p.remember(line)
 		}
-		switch p.mode {
-		case config.OutputJSON:
-			text, _ := json.Marshal(jsonLine{time.Now(), p.name, streamNames[p.stream], string(bytes.TrimRight(line, "\r\n"))})
-			out = append(append(out, text...), '\n')
-		case config.OutputRaw:
-			out = append(out, line...)
-		default:
-			out = append(out, '[')
-			out = append(out, p.name...)
-			out = append(out, "] "...)
+		out = append(out, before...)
+		if p.mode == config.OutputJSON {
+			out = append(appendEscaped(out, bytes.TrimRight(line, "\r\n")), '"', '}', '\n')
+		} else {
 			out = append(out, line...)
 		}
 	}
 	return out
 }
+
+// appendEscaped appends what stands between the quotes of a JSON string. Bytes that are no UTF-8 become U+FFFD.
+func appendEscaped(to, text []byte) []byte {
+	const hex = "0123456789abcdef"
+	from := 0 // what is to be copied as it is begins there
+	for i := 0; i < len(text); {
+		c := text[i]
+		if c >= utf8.RuneSelf {
+			r, size := utf8.DecodeRune(text[i:])
+			if r == utf8.RuneError && size == 1 {
+				to = append(append(to, text[from:i]...), "\ufffd"...)
+				from = i + 1
+			}
+			i += size
+			continue
+		}
+		if c < ' ' || c == '"' || c == '\\' {
+			to = append(to, text[from:i]...)
+			if from = i + 1; c < ' ' {
+				to = append(to, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+			} else {
+				to = append(to, '\\', c)
+			}
+		}
+		i++
+	}
+	return append(to, text[from:]...)
+}
+
+// jsonExtra is what a line grows by in the output mode json, if nothing in it is escaped.
+const jsonExtra = len(`{"time":"2026-01-02T15:04:05.123456789+01:00","worker":"","stream":"stdout","text":""}`)
 
 // jsonLine is a line in the output mode json.
 type jsonLine struct {

@@ -19,6 +19,7 @@ type recent struct {
 	size    int
 	last    time.Time // of the latest chunk
 	readers []*logReader
+	spare   chan<- []byte // takes memory back; nil: nobody does
 }
 
 const (
@@ -40,6 +41,7 @@ type chunk struct {
 	stream stream
 	mode   config.OutputMode
 	lines  []byte
+	lent   bool // somebody else has it, too, for as long as he likes
 }
 
 func (c *chunk) cost() int { return cap(c.lines) + chunkSize }
@@ -68,6 +70,7 @@ func (r *recent) keep(c chunk) {
 		t = &tail{}
 		r.tails[source] = t
 	}
+	c.lent = len(r.readers) > 0
 	t.chunks = append(t.chunks, c)
 	t.size += c.cost()
 	r.size += c.cost()
@@ -92,6 +95,12 @@ func (r *recent) drop(source string, t *tail) {
 		}
 	}
 	cost := t.chunks[0].cost()
+	if c := &t.chunks[0]; !c.lent && cap(c.lines) == maxSpare {
+		select {
+		case r.spare <- c.lines:
+		default:
+		}
+	}
 	t.chunks[0] = chunk{}
 	t.chunks = t.chunks[1:] // append moves what is left to the front now and then
 	t.size -= cost
@@ -121,9 +130,10 @@ func (r *recent) makeRoom() {
 func (r *recent) find(q control.LogQuery) []chunk {
 	var found []chunk
 	for _, t := range r.tails {
-		for _, c := range t.chunks {
-			if c.wanted(q) {
-				found = append(found, c)
+		for i := range t.chunks {
+			if c := &t.chunks[i]; c.wanted(q) {
+				c.lent = true
+				found = append(found, *c)
 			}
 		}
 	}

@@ -82,7 +82,7 @@ func TestSourcesThatAreGoneDoNotPileUp(t *testing.T) {
 func TestRecentOutputIsWhatWasWritten(t *testing.T) {
 	for _, mode := range []config.OutputMode{config.OutputPrefix, config.OutputRaw, config.OutputJSON} {
 		pipe := &outputPipe{name: "web.0.1", mode: mode, stream: streamErr}
-		c := chunk{writer: pipe.name, stream: streamErr, mode: mode, lines: pipe.format([]byte("[web.0.1] one\r\n\n\ttwo \"<é>\"\n"))}
+		c := chunk{writer: pipe.name, stream: streamErr, mode: mode, lines: pipe.format(nil, []byte("[web.0.1] one\r\n\n\ttwo \"<é>\"\n"), time.Now())}
 		var texts []string
 		for _, l := range c.decode() {
 			if l.Worker != "web.0.1" || l.Stream != "stderr" {

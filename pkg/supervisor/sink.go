@@ -37,7 +37,8 @@ type sink struct {
 	done      chan struct{} // closed when run has returned
 	lost      atomic.Uint64 // lines since the last own one that was written: own ones that found no room, and those that a file did not take
 	lostInAll atomic.Uint64
-	tune      *logTuning // how our own lines look
+	tune      *logTuning  // how our own lines look
+	spare     chan []byte // memory of maxSpare bytes that nobody needs any more, see room
 
 	// Only used by run.
 	files  [numStreams]*os.File
@@ -66,7 +67,8 @@ type piece struct {
 
 // newSink opens the files and starts writing.
 func newSink(paths logPaths, tune *logTuning) (*sink, error) {
-	s := &sink{tune: tune, own: make(chan []byte, sinkQueue), pieces: make(chan piece, sinkQueue), done: make(chan struct{})}
+	s := &sink{tune: tune, spare: make(chan []byte, 8), own: make(chan []byte, sinkQueue), pieces: make(chan piece, sinkQueue), done: make(chan struct{})}
+	s.recent.spare = s.spare
 	if err := s.open(paths); err != nil {
 		return nil, err
 	}
@@ -168,6 +170,23 @@ func (s *sink) put(to stream, lines []byte) {
 func (s *sink) lose(lines int) {
 	s.lost.Add(uint64(lines))
 	s.lostInAll.Add(uint64(lines))
+}
+
+// maxSpare is the size of memory that is used again: that of a full read of a pipe, and what its lines grow by.
+const maxSpare = 96 << 10
+
+// room gives memory for so many bytes. Workers that write a lot would keep the collector busy with what was written a moment ago: so large pieces
+// come back when recent forgets them.
+func (s *sink) room(bytes int) []byte {
+	if bytes < maxSpare/2 || bytes > maxSpare {
+		return make([]byte, 0, bytes)
+	}
+	select {
+	case b := <-s.spare:
+		return b[:0]
+	default:
+		return make([]byte, 0, maxSpare)
+	}
 }
 
 // write queues whole lines of a worker and waits for room: its pipe holds what a slow reader cannot take.
