@@ -45,4 +45,3 @@ func TestAPipeTakesWhatItHasRoomFor(t *testing.T) {
 		}
 	}
 }
-
