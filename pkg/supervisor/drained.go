@@ -228,12 +228,23 @@ func (p *pool) onlyDrained(n int) bool {
 	return n <= len(p.slots) && !slices.ContainsFunc(p.slots[:n], func(sl *slot) bool { return !sl.isDrained() })
 }
 
-// keepDrained drains the slots that the supervisor before us had drained.
-func (p *pool) keepDrained(before map[int]time.Time) {
+// keepDrained drains the slots that the supervisor before us had drained, which wanted so many workers. Where somebody served and nobody would, since
+// the configuration has fewer workers now, it drains none: nobody has asked for that. It reports whether it did as before.
+func (p *pool) keepDrained(before map[int]time.Time, wanted int) bool {
+	kept := 0
+	for index := range p.wanted() {
+		if _, drained := before[index]; drained {
+			kept++
+		}
+	}
+	if kept > 0 && kept == p.wanted() && len(before) < wanted {
+		return false
+	}
 	for index, since := range before {
 		if index >= 0 && index < p.wanted() {
 			p.grow(index + 1)
 			p.slots[index].drained = since
 		}
 	}
+	return true
 }

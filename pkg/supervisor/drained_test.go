@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"supervisor/pkg/config"
 	"supervisor/pkg/control"
 )
@@ -187,23 +189,46 @@ func TestRevivalLeavesDrainedSlotsEmpty(t *testing.T) {
 		var kept map[int]time.Time
 		w.look(func() { kept = w.snapshot().snapshot.Pools[0].Drained })
 		p := &pool{cfg: fakePool("web", 3)}
-		p.keepDrained(kept)
+		p.keepDrained(kept, 3)
 		if len(kept) != 1 || len(p.drained()) != 1 || p.drained()[0].index != 1 {
 			t.Errorf("%v are kept", kept)
 		}
-		p.keepDrained(map[int]time.Time{0: time.Now(), 2: time.Now()})
+		p.keepDrained(map[int]time.Time{0: time.Now(), 1: time.Now(), 2: time.Now()}, 3)
 		w.look(func() {
 			if !w.firstSet(p) {
 				t.Error("the pools after one that is drained wait for it")
 			}
 		})
 		p = &pool{cfg: fakePool("web", 1)} // the slot is not wanted any more
-		p.keepDrained(kept)
+		p.keepDrained(kept, 3)
 		p.delta = 2
 		if len(p.drained()) != 0 {
 			t.Error("a slot that comes later is drained")
 		}
 	})
+}
+
+func TestUpgradeToFewerWorkersLeavesSomebodyServing(t *testing.T) {
+	at := time.Now()
+	for name, c := range map[string]struct {
+		before  map[int]time.Time
+		workers int
+		drained int
+	}{
+		"the one that is left was drained": {map[int]time.Time{0: at}, 1, 0},
+		"both that are left were":          {map[int]time.Time{0: at, 1: at, 2: at}, 2, 0},
+		"one of those that are left":       {map[int]time.Time{0: at}, 2, 1},
+		"all of the pool":                  {map[int]time.Time{0: at, 1: at, 2: at, 3: at}, 1, 1},
+		"as many workers as before":        {map[int]time.Time{0: at, 1: at, 2: at, 3: at}, 4, 4},
+	} {
+		s := newSupervisor(testConfig(fakePool("web", c.workers)), zap.NewNop(), nil)
+		p := &pool{cfg: s.cfg.Pools[0]}
+		s.pools = []*pool{p}
+		s.keepByHand(snapshot{Pools: []poolSnapshot{{Name: "web", Config: encodeConfig(fakePool("web", 4)), Drained: c.before}}})
+		if n := len(p.drained()); n != c.drained {
+			t.Errorf("%s: %d are drained, want %d", name, n, c.drained)
+		}
+	}
 }
 
 func TestScalingAndDrainedSlots(t *testing.T) {

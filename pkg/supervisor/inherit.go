@@ -357,12 +357,17 @@ func (s *Supervisor) beginPools() {
 // keepByHand gives the pools what was changed by hand: what TTIN and TTOU had added, unless workers has changed since, and which slots are drained.
 func (s *Supervisor) keepByHand(before snapshot) {
 	for _, ps := range before.Pools {
+		p := s.poolNamed(ps.Name)
+		if p == nil {
+			continue
+		}
 		var was config.Pool
-		if p := s.poolNamed(ps.Name); p != nil && json.Unmarshal(ps.Config, &was) == nil && was.Workers == p.cfg.Workers {
+		err := json.Unmarshal(ps.Config, &was)
+		if err == nil && was.Workers == p.cfg.Workers {
 			p.delta = ps.Delta
 		}
-		if p := s.poolNamed(ps.Name); p != nil {
-			p.keepDrained(ps.Drained)
+		if !p.keepDrained(ps.Drained, was.Workers+ps.Delta) {
+			s.log.Warn("slots that were drained by hand get workers again: with fewer workers nobody else would serve", zap.String("pool", ps.Name))
 		}
 	}
 }
