@@ -109,6 +109,13 @@ func TestTheDashboardIsReadable(t *testing.T) {
 		t.Error("it is not dark in the dark")
 	}
 	p.Picture(os.Getenv("SCREENSHOTS"), "dashboard-dark")
+	for _, width := range []int64{740, 1024, 1280, 1366} {
+		p.Window(width, 900, true)
+		p.Picture("", fmt.Sprintf("dashboard-%d", width))
+		if wide := p.Text(`[...document.querySelectorAll(".workers")].filter(t => t.offsetWidth > t.parentElement.clientWidth).length`); wide != "0" {
+			t.Errorf("%d pixels: %s tables are wider than their column", width, wide)
+		}
+	}
 	p.Window(360, 780, false)
 	p.Picture(os.Getenv("SCREENSHOTS"), "dashboard-phone")
 	p.Do("down", chromedp.Evaluate(`document.querySelector('[data-piece="web.0.1"]').scrollIntoView()`, nil))
