@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -67,6 +68,9 @@ func ctlHistory(ctx context.Context, c *client, to *control.Client) error {
 	h.Events = slices.DeleteFunc(h.Events, func(e control.Event) bool { return !wanted(e) })
 	if extra := len(h.Events) - newest; newest > 0 && extra > 0 {
 		h.Events = h.Events[extra:]
+	}
+	if len(h.Events) == 0 && !c.has("json") && !c.has("follow") {
+		fmt.Fprintf(c.stderr, "supervisor ctl: no such events are kept of %s\n", cmp.Or(what, "the supervisor"))
 	}
 	out := newEventTable(c.stdout, h.Events)
 	switch {

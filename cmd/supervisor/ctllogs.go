@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -55,6 +56,9 @@ func ctlLogs(ctx context.Context, c *client, to *control.Client) error {
 	}
 	if c.has("json") {
 		return printJSON(c.stdout, logs)
+	}
+	if len(logs.Lines) == 0 { // a slot may be gone, so an unknown one is no error, but silence looks like a quiet worker
+		fmt.Fprintf(c.stderr, "supervisor ctl: no lines are kept of %s\n", cmp.Or(q.What, "any worker"))
 	}
 	for _, l := range logs.Lines {
 		if err := show(l); err != nil {

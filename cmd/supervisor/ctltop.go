@@ -21,7 +21,7 @@ import (
 )
 
 var topCommand = ctlCommand{
-	name: "top", brief: []string{"the same live, with its pools, drawn anew each second; q ends it"},
+	name: "top", brief: []string{"pools, and what workers shows of each process, live: drawn anew each second; q ends it"},
 	more: `   Keys: c, r, m, o, a, n sort by CPU, requests, memory, oldest request, age, name; q or Ctrl-C ends it. Without a
    terminal it prints one frame and ends; with -n it prints so many, one below the other.
 

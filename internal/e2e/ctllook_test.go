@@ -169,6 +169,8 @@ func TestCtlLooksAtASystemInTrouble(t *testing.T) {
 	contains(t, c.ctl("workers", slot).is(t, 0, "").out, quoted(slot)+`\.\d+ .* ready`)
 	c.ctl("logs", "bad", "--stderr", "-n", "1").is(t, 0, "caught in the trap")
 	contains(t, c.ctl("config", "bad").out, `^\[pool\.bad\]`)
+	c.ctl("logs", "web.99").is(t, 0, "no lines are kept of web.99")
+	c.ctl("history", "web.99").is(t, 0, "no such events are kept of web.99")
 	for _, name := range []string{"history", "logs", "workers", "config"} {
 		c.ctl(name, "wbe").is(t, 64, "wbe")
 	}
