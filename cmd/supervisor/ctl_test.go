@@ -40,7 +40,7 @@ func TestBadCtlCommandLines(t *testing.T) {
 		{"ctl history -n -1 -s " + dir + "/none", "", 64, `-n: "-1" is no number`},
 		{"ctl history --kind crsh -s " + dir + "/none", "", 64, `there is no event "crsh"; did you mean crash?`},
 		{"ctl top --sort cpo -s " + dir + "/none", "", 64, `--sort: there is no order "cpo"; did you mean cpu?`},
-		{"ctl top web", "", 64, `top: unexpected argument "web"`},
+		{"ctl top web jobs", "", 64, `top: unexpected argument "jobs"`},
 		{"ctl history --all --kind crash -s " + dir + "/none", "", 64, "one at a time"},
 		{"ctl reload --quick", "", 64, "reload does not take --quick"},
 		{"ctl reload --wait=perhaps", "", 64, `flag --wait: "perhaps" is neither true nor false`},

@@ -21,7 +21,8 @@ import (
 )
 
 var topCommand = ctlCommand{
-	name: "top", brief: []string{"pools, and what workers shows of each process, live: drawn anew each second; q ends it"},
+	name: "top", args: "[WHAT]", words: 1, names: workerName,
+	brief: []string{"pools, and what workers shows of each process, live: drawn anew each second; q ends it"},
 	more: `   Keys: c, r, m, o, a, n sort by CPU, requests, memory, oldest request, age, name; q or Ctrl-C ends it. Without a
    terminal it prints one frame and ends; with -n it prints so many, one below the other.
 
@@ -62,12 +63,16 @@ func ctlTop(ctx context.Context, c *client, to *control.Client) error {
 		}
 		return bad("--sort: there is no order %q; there are %s", order, strings.Join(orderNames, ", "))
 	}
+	what := strings.Join(c.words, "")
 	if frames == 0 && isTerminal(c.stdout) && !c.has("json") {
-		return liveTop(ctx, c.stdout.(*os.File), to, order)
+		return liveTop(ctx, c.stdout.(*os.File), to, what, order)
 	}
 	for i := range max(1, frames) {
 		st, now, err := lookTwice(ctx, to)
 		if err != nil {
+			return err
+		}
+		if now, err = now.only(what); err != nil {
 			return err
 		}
 		slices.SortStableFunc(now.Workers, sortOrders[order])
@@ -116,9 +121,13 @@ type look struct {
 }
 
 // liveTop draws frames on a terminal until somebody ends it.
-func liveTop(ctx context.Context, out *os.File, to *control.Client, order string) error {
+func liveTop(ctx context.Context, out *os.File, to *control.Client, what, order string) error {
 	first, err := to.Status(ctx) // what is wrong from the start is no frame
 	if err != nil {
+		return err
+	}
+	now := compare(nil, first)
+	if _, err := now.only(what); err != nil {
 		return err
 	}
 	keys := make(chan byte)
@@ -141,10 +150,9 @@ func liveTop(ctx context.Context, out *os.File, to *control.Client, order string
 	defer ticker.Stop()
 	looks := make(chan look, 1)
 	asking := false
-	last, now, trouble := first, compare(nil, first), ""
+	last, trouble := first, ""
 	for {
-		sorted := now // its workers as they come are an order, too
-		sorted.Workers = slices.Clone(now.Workers)
+		sorted, _ := now.only(what) // a copy: how they come is an order, too; who has gone leaves a table without him
 		slices.SortStableFunc(sorted.Workers, sortOrders[order])
 		if err := draw(out, last, sorted, order, trouble); err != nil {
 			return err

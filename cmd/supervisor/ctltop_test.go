@@ -143,6 +143,10 @@ func TestTopAndWorkersWithoutATerminal(t *testing.T) {
 	if r.code != 0 || !strings.Contains(r.stdout, "web.0.3") || !strings.Contains(r.stdout, "web.0.1") || strings.Contains(r.stdout, "foreign") || strings.Contains(r.stdout, "backoff") {
 		t.Errorf("%+v", r)
 	}
+	r = runCommand(env, "ctl", "top", "foreign")
+	if r.code != 0 || !strings.Contains(r.stdout, "foreign.0.1") || strings.Contains(r.stdout, "\nweb") {
+		t.Errorf("%+v", r)
+	}
 	r = runCommand(env, "ctl", "workers", "web.9")
 	if r.code != 64 || !strings.Contains(r.stderr, "there is no worker web.9; there is web.0.1, web.1, web.0.3, foreign.0.1") {
 		t.Errorf("%+v", r)

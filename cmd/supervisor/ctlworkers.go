@@ -30,23 +30,35 @@ func ctlWorkers(ctx context.Context, c *client, to *control.Client) error {
 	if err != nil {
 		return err
 	}
-	if what := strings.Join(c.words, ""); what != "" {
-		var names []string
-		for _, r := range now.Workers {
-			names = append(names, r.Name)
-		}
-		isOther := func(r row) bool { return !control.Names(what, r.Name) }
-		now.Workers = slices.DeleteFunc(now.Workers, isOther)
-		now.Pools = slices.DeleteFunc(now.Pools, func(p poolRow) bool { return p.Name != what })
-		if len(now.Workers)+len(now.Pools) == 0 {
-			return bad("there is no worker %s; there is %s", what, strings.Join(names, ", "))
-		}
+	if now, err = now.only(strings.Join(c.words, "")); err != nil {
+		return err
 	}
 	if c.has("json") {
 		return printJSON(c.stdout, now)
 	}
 	writeRows(c.stdout, now)
 	return nil
+}
+
+// only leaves what is about a pool, a slot or a process, and the pool around it.
+func (c comparison) only(what string) (comparison, error) {
+	all := c
+	c.Workers, c.Pools = []row{}, []poolRow{}
+	var names []string
+	for _, r := range all.Workers {
+		if names = append(names, r.Name); control.Names(what, r.Name) {
+			c.Workers = append(c.Workers, r)
+		}
+	}
+	for _, p := range all.Pools {
+		if pool, _, _ := strings.Cut(what, "."); what == "" || p.Name == pool {
+			c.Pools = append(c.Pools, p)
+		}
+	}
+	if len(c.Workers) == 0 && !slices.ContainsFunc(c.Pools, func(p poolRow) bool { return p.Name == what }) && what != "" {
+		return c, bad("there is no worker %s; there is %s", what, strings.Join(names, ", "))
+	}
+	return c, nil
 }
 
 // writeRows prints the workers of a comparison.

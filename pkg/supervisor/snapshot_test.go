@@ -193,3 +193,21 @@ func TestNamesOfTwoThousandWorkersFitIntoTheEnvironment(t *testing.T) {
 	}
 	t.Logf("%d bytes", len(cmd.Env[0]))
 }
+
+// After a kill -9 nobody has read the configuration in force; where its values came from is known all the same.
+func TestConfigInForceKeepsItsOrigins(t *testing.T) {
+	cfg := testConfig(testPool("worker"))
+	in := &Inheritance{before: &bundle{snapshot: snapshot{Config: encodeConfig(cfg), Origins: map[string]string{"pool.web.workers": "app.toml:17"}}}}
+	got, err := in.Config(func() (*config.Config, error) { return nil, errors.New("broken by now") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range got.Settings() {
+		if want := map[string]string{"pool.web.workers": "app.toml:17", "pool.web.timeout": "default"}[s.Key]; want != "" && s.From != want {
+			t.Errorf("%+v", s)
+		}
+	}
+	if len(got.Settings()) == 0 {
+		t.Error("no settings")
+	}
+}
