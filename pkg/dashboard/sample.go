@@ -253,27 +253,8 @@ func growth(from, to uint64) uint64 {
 	return to - from
 }
 
-// quantile reads a latency off a histogram with these upper bounds in seconds, in between those of its bucket. above is set when it is in the last
-// bucket, which has none: it is more than what is given. 0: nothing was counted.
+// quantile is control.Quantile as a duration.
 func quantile(counts []uint64, bounds []float64, q float64) (latency time.Duration, above bool) {
-	all := uint64(0)
-	for _, n := range counts {
-		all += n
-	}
-	rank, before := q*float64(all), 0.0
-	for i, n := range counts {
-		if n == 0 || before+float64(n) < rank {
-			before += float64(n)
-			continue
-		}
-		low := 0.0
-		if i > 0 {
-			low = bounds[i-1]
-		}
-		if i >= len(bounds) {
-			return seconds(low), true
-		}
-		return seconds(low + (rank-before)/float64(n)*(bounds[i]-low)), false
-	}
-	return 0, false
+	s, above := control.Quantile(counts, bounds, q)
+	return seconds(s), above
 }
